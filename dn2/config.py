@@ -1,0 +1,137 @@
+"""Every setting a user may change: one validated field each, the same object from form to Parquet footer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from dn2.errors import ConfigError
+
+PILLOW_PIXEL_LIMIT = 178_956_970  # above this Pillow itself refuses to open an image
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def fingerprint(value: Any, *, length: int = 16) -> str:
+    """Return the first `length` hex digits of the sha256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def check_name(name: str) -> str:
+    """Return a dataset's or bank's name if it can be a folder's name everywhere.
+
+    Raises:
+        ConfigError: it is empty, over 100 characters, starts with a dot or dash, or holds other characters
+            than letters, digits, dot, dash and underscore.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"name {name!r} cannot be used: expected 1 to 100 letters, digits, dots, dashes or underscores, "
+            f"starting with a letter or digit"
+        )
+    return name
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+
+
+class Config(BaseModel):
+    """A frozen group of settings that refuses unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    def fingerprint(self) -> str:
+        """Return 16 hex digits that change when any setting changes."""
+        return fingerprint(self.model_dump(mode="json"))
+
+
+class EmbedConfig(Config):
+    """How images become embeddings."""
+
+    backbone: str = Field(
+        "auto",
+        description="Pretrained network: auto, efficientnet_lite0, resnet18 to resnet152, wide_resnet50_2, "
+        "wide_resnet101_2. auto takes resnet101 if its weights are on this machine, else efficientnet_lite0.",
+    )
+    engine: Literal["auto", "openvino", "torch"] = Field(
+        "auto", description="What runs the network. auto takes torch on a GPU and OpenVINO on a CPU."
+    )
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto, cpu, cuda or cuda:N. auto takes the first GPU if there is one.",
+    )
+    batch_size: int = Field(32, ge=1, le=4096, description="Images per forward pass. Does not change scores.")
+    shard_size: int = Field(
+        2000, ge=1, le=100_000, description="Images per shard, the unit of work and resume. Does not change scores."
+    )
+    decode_threads: int = Field(
+        0, ge=0, le=256, description="Threads that read and decode. 0: one per core, 16 for a bucket."
+    )
+    thumbnail_px: int = Field(96, ge=16, le=512, description="Longest side of the stored thumbnails, in pixels.")
+    max_pixels: int = Field(
+        PILLOW_PIXEL_LIMIT // 2,
+        ge=1,
+        le=PILLOW_PIXEL_LIMIT,
+        description="Images with more pixels are rejected: bounds the memory of decoding.",
+    )
+
+    def shard_fingerprint(self) -> str:
+        """Return 8 hex digits over the settings that change what a finished shard holds."""
+        return fingerprint({"thumbnail_px": self.thumbnail_px, "max_pixels": self.max_pixels}, length=8)
+
+
+class RejectLimits(Config):
+    """How many unreadable images are too many."""
+
+    max_reject_rate: float = Field(
+        0.05, ge=0, le=1, description="Training stops when more than this share of images cannot be read ..."
+    )
+    max_rejects: int = Field(20, ge=0, description="... and more than this many of them.")
+
+
+class FitConfig(RejectLimits):
+    """How normal embeddings become a bank with a threshold."""
+
+    k: int = Field(2, ge=1, le=1000, description="Neighbours whose squared distances are averaged.")
+    metric: Literal["l2", "cosine"] = Field(
+        "l2", description="l2: squared Euclidean distance; cosine: the same after scaling every embedding to length 1."
+    )
+    false_alarm_rate: float = Field(
+        0.01, gt=0, lt=1, description="Share of normal images that may be flagged: sets the threshold."
+    )
+    calibration: Literal["auto", "leave-one-out", "held-out"] = Field(
+        "auto",
+        description="Where calibration scores come from. auto: leave-one-out up to 10,000 images, "
+        "a held-out split above.",
+    )
+    bank_memory_gb: float = Field(
+        8.0, gt=0, description="A bank whose vectors and ids would need more memory than this is refused."
+    )
+    search_memory_mb: int = Field(512, ge=16, description="Working memory of the neighbour search.")
+
+
+class ScoreConfig(RejectLimits):
+    """How a batch is scored and reported."""
+
+    report_images: int = Field(24, ge=0, le=500, description="Worst images shown with pictures in report.html.")
+    bank_memory_gb: float = Field(8.0, gt=0, description="A bank larger than this is refused.")
+    search_memory_mb: int = Field(512, ge=16, description="Working memory of the neighbour search.")
+
+    def report_fingerprint(self) -> str:
+        """Return hex digits over the settings that change what a finished report holds."""
+        kept = {"report_images", "max_reject_rate", "max_rejects"}
+        return fingerprint(self.model_dump(mode="json", include=kept))
+
+
+def explain(error: ValidationError) -> ConfigError:
+    """Turn a pydantic error into one line that names each bad field, what was given and what is expected."""
+    lines = [
+        f"{'.'.join(str(part) for part in item['loc']) or 'parameters'} = {item['input']!r}: {item['msg']}"
+        for item in error.errors()
+    ]
+    return ConfigError("; ".join(lines))

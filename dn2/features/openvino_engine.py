@@ -1,0 +1,77 @@
+"""The one module that knows OpenVINO: float32 on the CPU, telemetry off, compiled networks kept in the cache folder."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import warnings
+from importlib.metadata import version
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dn2.features.backbones import Backbone
+from dn2.store.cache import cache_dir
+
+# OpenVINO's converter reports usage over the network if this package can be imported; it runs as well without.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None makes the import fail
+
+import openvino  # noqa: E402  (telemetry must be off before)
+
+log = getLogger(__name__)
+_SETTINGS = {
+    "INFERENCE_PRECISION_HINT": "f32",  # otherwise bfloat16 on CPUs that have it
+    "PERFORMANCE_HINT": "LATENCY",  # one stream over all cores: fastest here when batches come one by one
+    "ENABLE_CPU_PINNING": False,  # pinned, two processes share the same cores
+}
+
+
+class OpenVINOEngine:
+    """Runs a backbone with OpenVINO on the CPU, in float32."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._compiled: Any = openvino.Core().compile_model(_network(backbone), "CPU", _SETTINGS)
+        self._request: Any = self._compiled.create_infer_request()
+        self.name = f"openvino {version('openvino')} cpu fp32"
+
+    def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return (B, D) float32 embeddings for (B, 3, H, W) uint8 pixels."""
+        result: npt.NDArray[np.float32] = self._request.infer({0: pixels})[0]
+        return result.copy()  # the request's own memory is written again by the next batch
+
+
+def _network(backbone: Backbone) -> Any:
+    """Return the converted network, from the cache folder if it was converted before."""
+    made_by = f"dn2-{version('dn2')}-openvino-{version('openvino')}-torch-{torch.__version__}"
+    folder = cache_dir() / "openvino" / f"{backbone.embedder().id}-{made_by}"
+    if (folder / "network.xml").exists():
+        return openvino.Core().read_model(folder / "network.xml")
+    side = backbone.preprocessing.crop
+    example = torch.zeros(2, 3, side, side, dtype=torch.uint8)
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns about Python values; tests compare the engines
+        network = openvino.convert_model(
+            backbone.load(), example_input=example, input=[openvino.PartialShape([-1, 3, side, side])]
+        )
+    try:
+        _keep(network, folder)
+    except OSError as error:
+        log.warning("cannot keep the converted network in %s (%s): it is converted anew each time", folder, error)
+    return network
+
+
+def _keep(network: Any, folder: Path) -> None:
+    """Put a converted network into the cache folder in one move; another process may have been first."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".staged-"))
+    try:
+        openvino.save_model(network, staged / "network.xml", compress_to_fp16=False)
+        if not folder.exists():
+            staged.rename(folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)

@@ -1,0 +1,216 @@
+"""Where images come from: a folder, or a prefix behind any fsspec URL. Listed as a stream, read file by file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+from dn2.config import fingerprint
+from dn2.errors import NotFoundError, SourceError
+from dn2.store.files import Location, locate, translated
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+class VanishedError(SourceError):
+    """A listed file is gone, while its source is still there."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFile:
+    """One image as a listing shows it.
+
+    Attributes:
+        uri: absolute URI; bytes of a name that are not UTF-8 appear as \\xNN.
+        version: etag where the source has one, else size and modification time.
+        size: bytes.
+    """
+
+    uri: str
+    version: str
+    size: int
+
+
+class Source:
+    """A folder or prefix of images.
+
+    Attributes:
+        uri: its absolute URI.
+        ignored: files seen by the last listing that are no images.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+        self.uri = location.uri
+        self.ignored = 0
+
+    @classmethod
+    def open(cls, url: str | os.PathLike[str]) -> Source:
+        """Return the source at a folder, an image file or an fsspec URL.
+
+        Raises:
+            ConfigError: the URL's protocol is unknown.
+            NotFoundError: nothing is there.
+            SourceError: it cannot be reached.
+        """
+        source = cls(locate(url))
+        if not source._is_there():
+            raise NotFoundError(f"source {source.uri}: nothing is there: expected a folder or prefix with images")
+        return source
+
+    @property
+    def is_local(self) -> bool:
+        """True for a folder of this machine."""
+        return self._location.is_local
+
+    @property
+    def default_name(self) -> str:
+        """Name for its dataset: the last part of the path, and 8 hex digits of the whole URI."""
+        last = PurePosixPath(self._location.path).name
+        slug = re.sub(r"[^A-Za-z0-9]+", "-", last).strip("-").lower()[:40] or "root"
+        return f"{slug}-{fingerprint(self.uri, length=8)}"
+
+    def _is_there(self) -> bool:
+        try:
+            with translated(SourceError, f"source {self.uri}: cannot be reached"):
+                return bool(self._location.fs.exists(self._location.path))
+        except FileNotFoundError:
+            return False
+
+    def walk(self) -> Iterator[ListedFile]:
+        """Yield every image below the source, in no fixed order; other and hidden files are only counted.
+
+        Nothing is held but the folder being read (for S3: one page of 1,000 names).
+
+        Raises:
+            SourceError: the source cannot be listed.
+        """
+        self.ignored = 0
+        try:
+            with translated(SourceError, f"source {self.uri}: cannot be listed"):
+                if self.is_local:
+                    yield from self._walk_folder(self._location.path)
+                elif "s3" in _protocols(self._location.fs):
+                    yield from self._walk_s3()
+                else:
+                    yield from self._walk_any()
+        except FileNotFoundError as error:
+            raise SourceError(f"source {self.uri}: vanished while it was listed: {error}") from error
+
+    def _walk_folder(self, root: str) -> Iterator[ListedFile]:
+        if Path(root).is_file():
+            status = Path(root).stat()
+            yield from self._image(self.uri, f"{status.st_size}-{status.st_mtime_ns}", status.st_size)
+            return
+        folders = [root]
+        seen = set()  # folders by device and inode: a link back up must not walk for ever
+        while folders:
+            folder = folders.pop()
+            status = Path(folder).stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir():
+                        if not entry.name.startswith("."):
+                            folders.append(entry.path)
+                        continue
+                    try:
+                        status = entry.stat()
+                    except FileNotFoundError:  # a dangling link, or removed since
+                        self.ignored += 1
+                        continue
+                    version = f"{status.st_size}-{status.st_mtime_ns}"
+                    yield from self._image(f"file://{_printable(entry.path)}", version, status.st_size)
+
+    def _walk_s3(self) -> Iterator[ListedFile]:
+        bucket, _, prefix = self._location.path.partition("/")
+        single = bool(prefix) and self._location.fs.isfile(self._location.path)
+        request = {"Bucket": bucket, "Prefix": prefix if single or not prefix else f"{prefix}/"}
+        while True:
+            page = self._location.fs.call_s3("list_objects_v2", **request)
+            for item in page.get("Contents", []):
+                if not item["Key"].endswith("/"):
+                    uri = f"s3://{bucket}/{item['Key']}"
+                    yield from self._image(uri, item["ETag"].strip('"'), int(item["Size"]))
+            if not page.get("IsTruncated"):
+                return
+            request["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _walk_any(self) -> Iterator[ListedFile]:
+        protocol = self.uri.partition("://")[0]
+        fs = self._location.fs
+        if fs.isfile(self._location.path):
+            folders: Any = [(None, None, {"": fs.info(self._location.path)})]
+        else:
+            folders = fs.walk(self._location.path, detail=True, on_error="raise")
+        for _, _, files in folders:
+            for info in files.values():
+                uri = f"{protocol}://{info['name'].lstrip('/')}"
+                yield from self._image(uri, _version(info), int(info.get("size") or 0))
+
+    def _image(self, uri: str, version: str, size: int) -> Iterator[ListedFile]:
+        name = uri.rpartition("/")[2]
+        if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+            yield ListedFile(uri, version, size)
+        else:
+            self.ignored += 1
+
+    def read(self, uri: str) -> bytes:
+        """Return the bytes of a file below the source. Safe to call from several threads.
+
+        Raises:
+            VanishedError: the file is gone, but the source is still there and has files.
+            SourceError: the file or the source cannot be read: a fault that may pass.
+        """
+        path = uri.partition("://")[2]
+        try:
+            with translated(SourceError, f"source {self.uri}: cannot read {uri}"):
+                if self.is_local:
+                    return Path(path).read_bytes()
+                return cast(bytes, self._location.fs.cat_file(path))
+        except FileNotFoundError as error:
+            self._check_alive(uri)
+            if "\\x" in uri:
+                raise VanishedError("not found: its name is not valid UTF-8, rename it") from error
+            raise VanishedError("vanished since it was listed") from error
+
+    def _check_alive(self, uri: str) -> None:
+        """Tell a vanished file from a vanished source, such as a network drive that is not mounted."""
+        root = self._location.path
+        try:
+            with translated(SourceError, f"source {self.uri}: cannot be reached"):
+                if self.is_local and Path(root).is_dir():
+                    alive = any(Path(root).iterdir())
+                else:
+                    alive = uri == self.uri or bool(self._location.fs.exists(root))
+        except FileNotFoundError:
+            alive = False
+        if not alive:
+            raise SourceError(
+                f"source {self.uri}: is empty or gone while it is read ({uri} not found): "
+                f"if it lies on a network drive, mount it again, then run the same command"
+            )
+
+
+def _printable(path: str) -> str:
+    """Return a file name as text: bytes that are not UTF-8 become \\xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _protocols(fs: Any) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def _version(info: dict[str, Any]) -> str:
+    """Return what changes when the file does: an etag or checksum, else its size and time."""
+    for key in ("etag", "ETag", "md5Hash", "content_md5", "checksum"):
+        if info.get(key):
+            return str(info[key]).strip('"')
+    times = [str(info[key]) for key in ("mtime", "LastModified", "last_modified", "updated", "created") if info.get(key)]
+    return "-".join([str(info.get("size") or 0), *times[:1]])

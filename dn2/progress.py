@@ -1,0 +1,46 @@
+"""How the library says how far it is, without knowing who listens: a terminal's bar, Prefect, or nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """One step forward.
+
+    Attributes:
+        stage: the verb: ingest, embed, calibrate, score.
+        items: images finished by this step.
+        total: images of the whole stage, if known.
+        limit: which part of the stage waits for the other: "reading" or "network"; empty where it makes no sense.
+    """
+
+    stage: str
+    items: int
+    total: int | None = None
+    limit: str = ""
+
+
+Listener = Callable[[Advance], None]
+_listener: ContextVar[Listener | None] = ContextVar("dn2_progress", default=None)
+
+
+def advance(stage: str, items: int, *, total: int | None = None, limit: str = "") -> None:
+    """Tell the listener, if there is one, that `items` more images are through `stage`."""
+    listener = _listener.get()
+    if listener is not None:
+        listener(Advance(stage, items, total, limit))
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Send every step forward inside the block to `listener`."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)

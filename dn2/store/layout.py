@@ -1,0 +1,68 @@
+"""Where each thing lies in a store."""
+
+from __future__ import annotations
+
+
+def manifests(dataset: str) -> str:
+    """Return the folder of a dataset's manifest parts."""
+    return f"manifests/{dataset}"
+
+
+def manifest(dataset: str, part: str) -> str:
+    """Return the path of one manifest part."""
+    return f"manifests/{dataset}/{part}.parquet"
+
+
+def embeddings(embedder: str, shard: str) -> str:
+    """Return the path of one embedding shard."""
+    return f"embeddings/{embedder}/{shard}.parquet"
+
+
+def thumbnails(embedding_shard: str) -> str:
+    """Return the path of the thumbnails beside an embedding shard."""
+    return f"{embedding_shard.removesuffix('.parquet')}.thumbnails.parquet"
+
+
+def probes(embedder: str) -> str:
+    """Return the path of an embedder's probe pictures and their embeddings."""
+    return f"embeddings/{embedder}/probes.parquet"
+
+
+def rejects(dataset: str, fingerprint: str) -> str:
+    """Return the path of the list of images that stopped a training."""
+    return f"rejects/{dataset}/{fingerprint}.parquet"
+
+
+def bank(name: str) -> str:
+    """Return a bank's folder."""
+    return f"banks/{name}"
+
+
+def bank_segment(name: str, fingerprint: str) -> str:
+    """Return the path of a bank segment, to which .npy (vectors) and .parquet (their rows) are appended."""
+    return f"banks/{name}/segments/{fingerprint}"
+
+
+def bank_calibration(name: str, version: str) -> str:
+    """Return the path of a bank version's calibration scores."""
+    return f"banks/{name}/versions/{version}.calibration.parquet"
+
+
+def bank_probes(name: str, version: str) -> str:
+    """Return the path of the probe pictures that a process must reproduce before it scores."""
+    return f"banks/{name}/versions/{version}.probes.parquet"
+
+
+def bank_version(name: str, version: str) -> str:
+    """Return the path of the file that makes a bank version whole."""
+    return f"banks/{name}/versions/{version}.json"
+
+
+def bank_pointer(name: str) -> str:
+    """Return the path of the file that names a bank's current version."""
+    return f"banks/{name}/current.json"
+
+
+def report(bank_name: str, fingerprint: str) -> str:
+    """Return a report's folder."""
+    return f"reports/{bank_name}/{fingerprint}"

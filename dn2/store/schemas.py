@@ -1,0 +1,129 @@
+"""The columns of every Parquet file that dn2 writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """A kind of Parquet file.
+
+    Attributes:
+        name: what the file's footer calls itself.
+        version: raised whenever columns change meaning.
+        columns: the Arrow schema; embeddings have their length set when the file is written.
+    """
+
+    name: str
+    version: int
+    columns: pa.Schema
+
+    def with_dim(self, dim: int) -> Schema:
+        """Return the same schema for embeddings of length `dim`."""
+        index = self.columns.get_field_index("embedding")
+        field = pa.field("embedding", pa.list_(pa.float16(), dim))
+        return Schema(self.name, self.version, self.columns.set(index, field))
+
+
+def _required(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
+
+
+_GROUPING = [
+    pa.field("group_id", pa.string()),  # the set this image belongs to, where known
+    pa.field("label", pa.string()),  # what is known about it; never used for scoring
+]
+
+MANIFEST = Schema(
+    "dn2.manifest",
+    1,
+    pa.schema(
+        [
+            _required("image_id", pa.string()),  # 32 hex digits of the sha256 of (uri, version)
+            _required("uri", pa.string()),
+            _required("version", pa.string()),  # etag, or size and modification time
+            _required("size", pa.int64()),  # bytes
+            _required("present", pa.bool_()),  # false: a tombstone, the image vanished
+            *_GROUPING,
+        ]
+    ),
+)
+
+EMBEDDINGS = Schema(
+    "dn2.embeddings",
+    1,
+    pa.schema(
+        [
+            _required("image_id", pa.string()),
+            _required("uri", pa.string()),
+            *_GROUPING,
+            pa.field("embedding", pa.list_(pa.float16(), 1)),  # null where rejected
+            pa.field("content_sha256", pa.string()),  # of the file's bytes; null where it could not be read
+            pa.field("width", pa.int32()),  # pixels, as shown (EXIF orientation applied)
+            pa.field("height", pa.int32()),
+            _required("size", pa.int64()),  # bytes
+            pa.field("reject_reason", pa.string()),  # null where embedded
+        ]
+    ),
+)
+
+THUMBNAILS = Schema(
+    "dn2.thumbnails",
+    1,
+    pa.schema([_required("image_id", pa.string()), _required("thumbnail", pa.binary())]),  # JPEG
+)
+
+PROBES = Schema(
+    "dn2.probes",
+    1,
+    pa.schema([_required("picture", pa.binary()), pa.field("embedding", pa.list_(pa.float16(), 1))]),
+)
+
+REJECTS = Schema(
+    "dn2.rejects",
+    1,
+    pa.schema([_required(name, pa.string()) for name in ("image_id", "uri", "reject_reason")]),
+)
+
+BANK_ROWS = Schema(
+    "dn2.bank_rows",
+    1,
+    pa.schema(
+        [
+            _required("image_id", pa.string()),
+            _required("uri", pa.string()),
+            _required("content_sha256", pa.string()),
+            *_GROUPING,
+            _required("shard", pa.string()),  # embedding shard it came from: where its thumbnail lies
+        ]
+    ),
+)
+
+CALIBRATION = Schema(
+    "dn2.calibration",
+    1,
+    pa.schema([_required("image_id", pa.string()), *_GROUPING, _required("score", pa.float32())]),
+)
+
+REPORT = Schema(
+    "dn2.report",
+    1,
+    pa.schema(
+        [
+            _required("image_id", pa.string()),
+            _required("uri", pa.string()),
+            *_GROUPING,
+            pa.field("score", pa.float32()),  # mean squared distance to the k nearest; null where rejected
+            pa.field("p_value", pa.float64()),
+            _required("threshold", pa.float32()),
+            pa.field("is_anomaly", pa.bool_()),
+            pa.field("neighbor_ids", pa.list_(pa.string())),  # nearest first
+            pa.field("neighbor_uris", pa.list_(pa.string())),
+            pa.field("neighbor_distances", pa.list_(pa.float32())),  # squared
+            pa.field("reject_reason", pa.string()),
+        ]
+    ),
+)

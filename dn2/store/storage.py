@@ -1,0 +1,187 @@
+"""The one door to storage: atomic writes and plain reads below one root, local or in a bucket."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+from dn2.errors import NotFoundError, StoreError
+from dn2.store.files import Location, locate, translated
+
+_TEMPORARY = ".tmp"  # unfinished files lie here; no reader ever looks inside
+
+
+class Store:
+    """Everything dn2 writes, below one folder or bucket prefix.
+
+    Paths given to its methods are relative to the root, with forward slashes. Whatever becomes visible is whole: a
+    local file is renamed into place, an object in a bucket is put in one request.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+
+    @classmethod
+    def open(cls, url: str | os.PathLike[str] | Store) -> Store:
+        """Return the store at a folder or fsspec URL; an open store is returned as it is.
+
+        Raises:
+            ConfigError: the URL's protocol is unknown.
+        """
+        return url if isinstance(url, Store) else cls(locate(url))
+
+    @property
+    def uri(self) -> str:
+        """Absolute URI of the root."""
+        return self._location.uri
+
+    @property
+    def is_local(self) -> bool:
+        """True if the store is a folder of this machine."""
+        return self._location.is_local
+
+    def uri_of(self, path: str) -> str:
+        """Return the absolute URI of a path."""
+        return f"{self.uri}/{path}"
+
+    def _full(self, path: str) -> str:
+        return f"{self._location.path}/{path}"
+
+    def check_writable(self) -> None:
+        """Prove that files can be made here, before hours of work depend on it.
+
+        Raises:
+            StoreError: they cannot.
+        """
+        path = f"{_TEMPORARY}/{uuid.uuid4().hex}"
+        self.write(path, b"dn2")
+        with self._errors("delete from", path):
+            self._location.fs.rm_file(self._full(path))
+
+    @contextmanager
+    def _errors(self, verb: str, path: str) -> Iterator[None]:
+        with translated(StoreError, f"store {self.uri}: cannot {verb} {path!r}"):
+            yield
+
+    def exists(self, path: str) -> bool:
+        """Return True if a finished file or folder lies at `path`."""
+        with self._errors("look up", path):
+            return bool(self._location.fs.exists(self._full(path)))
+
+    def names(self, folder: str) -> list[str]:
+        """Return the sorted names in a folder, without hidden ones; an absent folder has none."""
+        try:
+            with self._errors("list", folder):
+                found = self._location.fs.ls(self._full(folder), detail=False, refresh=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        names = {str(name).rstrip("/").rpartition("/")[2] for name in found}
+        return sorted(name for name in names if name and not name.startswith("."))
+
+    def read(self, path: str) -> bytes:
+        """Return a file's bytes.
+
+        Raises:
+            NotFoundError: there is no such file.
+            StoreError: it cannot be read.
+        """
+        with self._not_found(path), self._errors("read", path):
+            return cast(bytes, self._location.fs.cat_file(self._full(path)))
+
+    def open_input(self, path: str) -> IO[bytes]:
+        """Return a seekable binary reader.
+
+        Raises:
+            NotFoundError: there is no such file.
+            StoreError: it cannot be read.
+        """
+        with self._not_found(path), self._errors("read", path):
+            return cast("IO[bytes]", self._location.fs.open(self._full(path), "rb"))
+
+    @contextmanager
+    def _not_found(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise NotFoundError(f"store {self.uri}: no file {path!r}") from error
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file at once, replacing what was there.
+
+        Raises:
+            StoreError: it cannot be written; what was there before is untouched.
+        """
+        with self.create(path) as temporary:
+            temporary.write_bytes(data)
+
+    @contextmanager
+    def create(self, path: str) -> Iterator[Path]:
+        """Yield a local file to fill; it appears at `path`, whole, when the block ends without an error.
+
+        Raises:
+            StoreError: it cannot be written; what was there before is untouched.
+        """
+        if self.is_local:
+            target = Path(self._full(path))
+            folder = Path(self._full(_TEMPORARY))
+            with self._errors("write", path):
+                try:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                except FileNotFoundError as error:  # a dangling link, or a parent that cannot exist
+                    raise StoreError(f"store {self.uri}: cannot make its folders: {error}") from error
+            temporary = folder / f"{uuid.uuid4().hex}{target.suffix}"
+            try:
+                yield temporary
+                with self._errors("write", path):
+                    _flush(temporary)
+                    temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
+            return
+        folder = Path(tempfile.mkdtemp(prefix="dn2-"))
+        try:
+            temporary = folder / "file"
+            yield temporary
+            with self._errors("write", path):
+                try:
+                    self._location.fs.put_file(str(temporary), self._full(path))
+                except FileNotFoundError as error:  # an S3 bucket that does not exist
+                    raise StoreError(f"store {self.uri}: cannot write {path!r}: {error}") from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def local(self, path: str) -> Path | None:
+        """Return a file's place on this machine's disk, or None for a remote store."""
+        return Path(self._full(path)) if self.is_local else None
+
+    def download(self, path: str, target: Path) -> None:
+        """Copy a file to a local path, which appears whole or not at all.
+
+        Raises:
+            NotFoundError: there is no such file.
+            StoreError: it cannot be read.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / f".{uuid.uuid4().hex}"
+        try:
+            with self._not_found(path), self._errors("read", path):
+                self._location.fs.get_file(self._full(path), str(temporary))
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Force a file's bytes to disk, so that a power cut after the rename cannot leave an empty result."""
+    handle: Any = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
