@@ -145,3 +145,18 @@ def column_vectors(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float16], np
     kept = column.filter(column.is_valid()).combine_chunks()
     dim = column.type.list_size
     return kept.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim), valid
+
+
+def concat(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return tables of one schema, one below the other."""
+    return pa.concat_tables(tables)
+
+
+def keep_rows(table: pa.Table, mask: npt.NDArray[np.bool_]) -> pa.Table:
+    """Return the rows of a table where `mask` (N,) is True."""
+    return table.filter(pa.array(mask))
+
+
+def with_constant(table: pa.Table, name: str, value: str) -> pa.Table:
+    """Return a table with one more text column, which holds the same value in every row."""
+    return table.append_column(name, pa.array([value] * table.num_rows, pa.string()))

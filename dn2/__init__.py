@@ -1,0 +1,99 @@
+"""dn2 finds the images that do not look like the normal ones (DN2: Bergman, Cohen, Hoshen 2020, arXiv 2002.10445).
+
+The steps, one after the other, are the library: `ingest`, `embed`, `fit`, `score`. Each takes the record that the step
+before returned; whatever is large lies in the store. Names are loaded when they are first used: `import dn2` is light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dn2.config import EmbedConfig, FitConfig, ScoreConfig
+    from dn2.errors import (
+        BankError,
+        ConfigError,
+        Dn2Error,
+        EmbedderError,
+        NotFoundError,
+        RejectedError,
+        SchemaError,
+        SourceError,
+        StoreError,
+        WeightsError,
+    )
+    from dn2.features.embed import embed
+    from dn2.images.ingest import ingest
+    from dn2.neighbors.bank import open_bank
+    from dn2.records import BankVersion, Dataset, Embedded, Report
+    from dn2.reports.export import export
+    from dn2.scoring.fit import fit
+    from dn2.scoring.score import score
+    from dn2.store.storage import Store
+
+_HOMES = {
+    "dn2.config": ("EmbedConfig", "FitConfig", "ScoreConfig"),
+    "dn2.errors": (
+        "BankError",
+        "ConfigError",
+        "Dn2Error",
+        "EmbedderError",
+        "NotFoundError",
+        "RejectedError",
+        "SchemaError",
+        "SourceError",
+        "StoreError",
+        "WeightsError",
+    ),
+    "dn2.features.embed": ("embed",),
+    "dn2.images.ingest": ("ingest",),
+    "dn2.neighbors.bank": ("open_bank",),
+    "dn2.records": ("BankVersion", "Dataset", "Embedded", "Report"),
+    "dn2.reports.export": ("export",),
+    "dn2.scoring.fit": ("fit",),
+    "dn2.scoring.score": ("score",),
+    "dn2.store.storage": ("Store",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "BankError",
+    "BankVersion",
+    "ConfigError",
+    "Dataset",
+    "Dn2Error",
+    "EmbedConfig",
+    "Embedded",
+    "EmbedderError",
+    "FitConfig",
+    "NotFoundError",
+    "RejectedError",
+    "Report",
+    "SchemaError",
+    "ScoreConfig",
+    "SourceError",
+    "Store",
+    "StoreError",
+    "WeightsError",
+    "embed",
+    "export",
+    "fit",
+    "ingest",
+    "open_bank",
+    "score",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first asked for."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'dn2' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

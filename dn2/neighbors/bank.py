@@ -1,0 +1,185 @@
+"""A feature bank: normal embeddings in immutable segments, listed by an immutable version file, named by a pointer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from functools import lru_cache
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from dn2.config import check_name
+from dn2.errors import BankError, NotFoundError, SchemaError
+from dn2.neighbors.exact import Neighbors, search
+from dn2.records import BankVersion
+from dn2.store import layout
+from dn2.store.cache import local_copy
+from dn2.store.schemas import BANK_ROWS, CALIBRATION
+from dn2.store.storage import Store
+from dn2.store.tables import concat, producer, read_table
+
+_SCHEMA = {"schema": "dn2.bank_version", "schema_version": 1}
+_BYTES_PER_ROW = 300  # ids, URI and keys of one row in memory, rounded up
+
+
+def open_bank(store: str | os.PathLike[str] | Store, name: str, *, version: str | None = None) -> BankVersion:
+    """Return a version of a bank, by default the current one.
+
+    Raises:
+        NotFoundError: there is no such bank or version in the store.
+        SchemaError: its version file is not one.
+    """
+    store = Store.open(store)
+    if version is None:
+        version = _current(store, check_name(name))
+        if version is None:
+            names = ", ".join(store.names("banks")) or "none"
+            raise NotFoundError(f"bank {name!r}: not in store {store.uri}, which has: {names}; make it with dn2 train")
+    document = _document(store, name, version)
+    return BankVersion(**{field.name: document[field.name] for field in fields(BankVersion)})
+
+
+def _document(store: Store, name: str, version: str) -> dict[str, Any]:
+    path = layout.bank_version(name, version)
+    document: dict[str, Any] = json.loads(store.read(path))
+    got = {key: document.get(key) for key in _SCHEMA}
+    if got != _SCHEMA:
+        raise SchemaError(f"{store.uri_of(path)}: got {got}, expected {_SCHEMA}")
+    return document
+
+
+def publish(store: Store, record: BankVersion, *, segments: list[str], config: dict[str, Any]) -> None:
+    """Write a version file; everything it names must be in the store already.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    document = {**_SCHEMA, "producer": producer(), "parent": _current(store, record.name), **asdict(record)}
+    document |= {"segments": segments, "config": config}
+    store.write(layout.bank_version(record.name, record.version), json.dumps(document, indent=1).encode())
+
+
+def make_current(store: Store, record: BankVersion) -> None:
+    """Point a bank at one of its versions.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    if _current(store, record.name) != record.version:
+        store.write(layout.bank_pointer(record.name), json.dumps({"version": record.version}).encode())
+
+
+def _current(store: Store, name: str) -> str | None:
+    pointer = layout.bank_pointer(name)
+    return str(json.loads(store.read(pointer))["version"]) if store.exists(pointer) else None
+
+
+def keys(values: Iterable[str | None]) -> npt.NDArray[np.int64]:
+    """Return (N,) int64 that are equal where the texts are, and -1 where there is none."""
+    numbers = (
+        -1 if value is None else int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), signed=True)
+        for value in values
+    )
+    return np.fromiter(numbers, np.int64)
+
+
+def prepared(vectors: npt.NDArray[np.float16], metric: str) -> npt.NDArray[np.float16]:
+    """Return (N, D) float16 embeddings as a bank of this metric holds them: as they are, or of length 1."""
+    if metric == "l2":
+        return vectors
+    wide = vectors.astype(np.float32)
+    return cast("npt.NDArray[np.float16]", (wide / np.linalg.norm(wide, axis=1, keepdims=True).clip(1e-12)).astype(np.float16))
+
+
+def check_memory(rows: int, dim: int, budget_gb: float) -> None:
+    """Refuse a bank that would not fit.
+
+    Raises:
+        BankError: its vectors and ids need more than `budget_gb`.
+    """
+    needed = rows * (2 * dim + _BYTES_PER_ROW) / 2**30
+    if needed > budget_gb:
+        raise BankError(
+            f"bank of {rows} rows of length {dim}: needs {needed:.2f} GiB, expected at most bank_memory_gb = "
+            f"{budget_gb:g}; raise the setting or train with fewer images"
+        )
+
+
+class Bank:
+    """An opened bank version, ready to be searched.
+
+    Attributes:
+        record: its version.
+        vectors: (N, D) float16, memory-mapped.
+        rows: Arrow table with one row for each vector, in the same order of the same segment.
+        calibration: (n,) float32 scores of normal images that did not help to make them, ascending.
+    """
+
+    def __init__(self, record: BankVersion, store: Store) -> None:
+        self.record = record
+        segments = _document(store, record.name, record.version)["segments"]
+        paths = [layout.bank_segment(record.name, segment) for segment in segments]
+        arrays = [np.load(local_copy(store, f"{path}.npy"), mmap_mode="r") for path in paths]
+        self.vectors: npt.NDArray[np.float16] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        self.rows = concat([read_table(store, f"{path}.parquet", BANK_ROWS) for path in paths])
+        if self.vectors.shape != (record.rows, record.dim) or self.rows.num_rows != record.rows:
+            raise SchemaError(
+                f"bank {record.name!r} version {record.version}: got {self.vectors.shape} vectors and "
+                f"{self.rows.num_rows} ids, expected {(record.rows, record.dim)}"
+            )
+        scores = read_table(store, layout.bank_calibration(record.name, record.version), CALIBRATION)["score"]
+        self.calibration: npt.NDArray[np.float32] = np.sort(scores.to_numpy())
+        self._keys = np.stack([keys(self.rows[name].to_pylist()) for name in ("image_id", "content_sha256")])
+
+    @classmethod
+    def open(cls, store: Store, record: BankVersion, *, memory_gb: float) -> Bank:
+        """Return the opened bank; the last one is kept for the next caller in this process.
+
+        Raises:
+            BankError: it does not fit `memory_gb`.
+            NotFoundError: one of its files is missing.
+        """
+        check_memory(record.rows, record.dim, memory_gb)
+        return _opened(store.uri, record)
+
+    def search(
+        self,
+        vectors: npt.NDArray[np.float16],
+        image_ids: list[str],
+        contents: list[str],
+        *,
+        memory_mb: int,
+    ) -> Neighbors:
+        """Return the k nearest bank rows of each image, never a row that is the image itself, by id or content.
+
+        Args:
+            vectors: (Q, D) float16 embeddings as stored.
+            image_ids: of the Q images.
+            contents: sha256 of the Q images' bytes.
+            memory_mb: working memory, in MiB.
+        """
+        query_keys = np.stack([keys(image_ids), keys(contents)])
+        return search(
+            prepared(vectors, self.record.metric),
+            self.vectors,
+            self.record.k,
+            query_keys=query_keys,
+            bank_keys=self._keys,
+            memory_mb=memory_mb,
+        )
+
+    def shards_of(self, image_ids: set[str]) -> dict[str, str]:
+        """Return the embedding shard of each of the given bank images: where its thumbnail lies."""
+        wanted = np.isin(self._keys[0], keys(image_ids))
+        found = self.rows.take(np.flatnonzero(wanted))
+        return dict(zip(found["image_id"].to_pylist(), found["shard"].to_pylist(), strict=True))
+
+
+@lru_cache(maxsize=1)
+def _opened(store_uri: str, record: BankVersion) -> Bank:
+    return Bank(record, Store.open(store_uri))

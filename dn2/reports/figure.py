@@ -1,0 +1,53 @@
+"""The one picture every report has: where the batch's scores lie beside those of normal images."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+BATCH, NORMAL, LIMIT = "#c2410c", "#0f766e", "#334155"
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Scores counted in common bins.
+
+    Attributes:
+        edges: (B + 1,) float64, squared distances.
+        batch: (B,) int64, images of the batch.
+        calibration: (B,) int64, normal images.
+    """
+
+    edges: npt.NDArray[np.float64]
+    batch: npt.NDArray[np.int64]
+    calibration: npt.NDArray[np.int64]
+
+
+def histogram_svg(histogram: Histogram, threshold: float) -> str:
+    """Return an SVG element: share of images over score, batch above calibration, with the threshold."""
+    figure = Figure(figsize=(9, 2.9), layout="constrained")
+    axes = figure.add_subplot()
+    centres = (histogram.edges[:-1] + histogram.edges[1:]) / 2
+    width = histogram.edges[1] - histogram.edges[0]
+    for counts, colour, name in (
+        (histogram.calibration, NORMAL, "normal images (calibration)"),
+        (histogram.batch, BATCH, "this batch"),
+    ):
+        share = counts / max(counts.sum(), 1)
+        axes.bar(centres, share, width, color=colour, alpha=0.55, label=name, linewidth=0)
+    axes.axvline(threshold, color=LIMIT, linestyle="--", linewidth=1.4, label=f"threshold {threshold:.4g}")
+    axes.set_xlabel("anomaly score (mean squared distance to the nearest normal images)")
+    axes.set_ylabel("share of images")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "dn2", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,61 @@
+"""report.html: one self-contained page. Every name comes from outside and is escaped."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from dn2.records import BankVersion, Report
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One of the worst images beside its nearest normal ones.
+
+    Attributes:
+        row: its row of the report.
+        pictures: JPEG thumbnails by image id, of this image and of its neighbours, where there are any.
+    """
+
+    row: dict[str, Any]
+    pictures: dict[str, bytes]
+
+    def picture(self, image_id: str) -> str:
+        """Return a data URI, or nothing where no thumbnail is known."""
+        data = self.pictures.get(image_id)
+        return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}" if data else ""
+
+    @property
+    def neighbors(self) -> list[tuple[str, str, float]]:
+        """Picture, URI and squared distance of each neighbour, nearest first."""
+        row = self.row
+        return [
+            (self.picture(image_id), uri, distance)
+            for image_id, uri, distance in zip(
+                row["neighbor_ids"], row["neighbor_uris"], row["neighbor_distances"], strict=True
+            )
+        ]
+
+
+def render(
+    report: Report, bank: BankVersion, *, cards: list[Card], rejects: list[tuple[str, str]], histogram: str
+) -> str:
+    """Return the page as HTML.
+
+    Args:
+        report: counts and warnings.
+        bank: what the batch was compared with.
+        cards: the worst images, worst first.
+        rejects: URI and reason of images that could not be read, perhaps not all.
+        histogram: an SVG element made by us.
+    """
+    environment = Environment(
+        loader=PackageLoader("dn2.reports", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["name"] = lambda uri: uri.rpartition("/")[2]
+    template = environment.get_template("report.html.j2")
+    return template.render(report=report, bank=bank, cards=cards, rejects=rejects, histogram=Markup(histogram))  # noqa: S704  (drawn by us from numbers)

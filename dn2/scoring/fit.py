@@ -1,0 +1,216 @@
+"""Make a bank from the embeddings of normal images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from logging import getLogger
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dn2.config import FitConfig, check_name, fingerprint
+from dn2.errors import BankError, RejectedError
+from dn2.neighbors.bank import check_memory, keys, make_current, open_bank, prepared, publish
+from dn2.neighbors.exact import search
+from dn2.progress import advance
+from dn2.records import BankVersion, Embedded, EmbeddedShard
+from dn2.scoring.calibration import LEAVE_ONE_OUT_ROWS, held_out_rows, leave_one_out, usable_groups
+from dn2.scoring.scores import mean_distance, threshold_at
+from dn2.store import layout
+from dn2.store.cache import local_copy
+from dn2.store.schemas import BANK_ROWS, CALIBRATION, EMBEDDINGS, REJECTS
+from dn2.store.storage import Store
+from dn2.store.tables import column_vectors, concat, keep_rows, read_table, with_constant, writing
+
+log = getLogger(__name__)
+_ROW_COLUMNS = ["image_id", "uri", "content_sha256", "group_id", "label"]
+
+
+def fit(
+    embedded: Embedded,
+    store: str | os.PathLike[str] | Store,
+    *,
+    bank: str,
+    config: FitConfig | None = None,
+) -> BankVersion:
+    """Make a version of a bank from embedded normal images, with a threshold, and make it the current one.
+
+    Vectors first, then calibration scores, then the version file, then the pointer: until the last moment everyone
+    sees the version before. The same embeddings and settings give the same version, which is made once.
+
+    Args:
+        embedded: what `embed` returned.
+        store: where dn2 keeps its files.
+        bank: the bank's name.
+        config: neighbours, metric, false-alarm rate.
+
+    Raises:
+        RejectedError: too many images could not be read; their list is written to the store first.
+        BankError: too few images for k, or too many for the memory budget.
+        StoreError: the store cannot be written.
+    """
+    store, config = Store.open(store), config or FitConfig()
+    name = check_name(bank)
+    _check_rejects(embedded, store, config)
+    described = [[shard.path, *shard.shard.superseded] for shard in embedded.shards]
+    settings = config.model_dump(mode="json", include={"k", "metric", "false_alarm_rate", "calibration"})
+    version = fingerprint([name, embedded.embedder, described, settings])
+    if store.exists(layout.bank_version(name, version)):
+        record = open_bank(store, name, version=version)
+        make_current(store, record)
+        return record
+    rows = _rows(embedded, store)
+    kept, method = _split(rows, config)
+    segment = fingerprint([embedded.embedder, described, config.metric, method])
+    _write_segment(store, layout.bank_segment(name, segment), embedded, rows, kept, config)
+    scores = _calibrate(store, layout.bank_segment(name, segment), embedded, rows, kept, config)
+    threshold, attainable = threshold_at(scores, config.false_alarm_rate)
+    record = BankVersion(
+        name=name,
+        version=version,
+        embedder=embedded.embedder,
+        rows=int(kept.sum()),
+        dim=_dim(embedded, store),
+        k=config.k,
+        metric=config.metric,
+        threshold=threshold,
+        false_alarm_rate=config.false_alarm_rate,
+        attainable_rate=attainable,
+        calibration=method,
+        calibration_rows=len(scores),
+        rejected=embedded.rejected,
+    )
+    calibrated = rows if method == "leave-one-out" else keep_rows(rows, ~kept)
+    with writing(store, layout.bank_calibration(name, version), CALIBRATION, {"method": method, **settings}) as file:
+        file.write({**{c: calibrated[c].combine_chunks() for c in ("image_id", "group_id", "label")}, "score": scores})
+    store.write(layout.bank_probes(name, version), store.read(layout.probes(embedded.embedder)))
+    publish(store, record, segments=[segment], config=config.model_dump(mode="json"))
+    make_current(store, record)
+    if attainable > config.false_alarm_rate:
+        log.warning("bank %s: %s", name, attainable_warning(record))
+    return record
+
+
+def attainable_warning(record: BankVersion) -> str:
+    """Return the sentence that says why a small bank cannot promise the false-alarm rate that was asked for."""
+    return (
+        f"{record.calibration_rows} calibration images cannot promise a false-alarm rate of "
+        f"{record.false_alarm_rate:.2%}, only {record.attainable_rate:.2%}: the threshold is the largest of their "
+        f"scores; {round(1 / record.false_alarm_rate) - 1} images would do"
+    )
+
+
+def _check_rejects(embedded: Embedded, store: Store, config: FitConfig) -> None:
+    rejected, images = embedded.rejected, embedded.embedded + embedded.rejected
+    too_many = rejected > config.max_rejects and rejected > config.max_reject_rate * images
+    if not too_many and embedded.embedded:
+        return
+    path = layout.rejects(embedded.dataset.name, embedded.dataset.fingerprint)
+    with writing(store, path, REJECTS, config.model_dump(mode="json")) as file:
+        for shard in embedded.shards:
+            table = _living(shard, store, [*REJECTS.columns.names])
+            table = keep_rows(table, table["reject_reason"].is_valid().to_numpy())
+            file.write({column: table[column].combine_chunks() for column in table.column_names})
+    raise RejectedError(
+        f"training images from {embedded.dataset.source}: got {rejected} of {images} that cannot be read, expected at "
+        f"most {max(config.max_rejects, int(config.max_reject_rate * images))}; they are listed with reasons in "
+        f"{store.uri_of(path)}; mend or remove them, or raise max_reject_rate"
+    )
+
+
+def _living(shard: EmbeddedShard, store: Store, columns: list[str]) -> Any:
+    """Return an Arrow table of the rows of a shard that stand for an image of the dataset as it is now."""
+    table = read_table(store, shard.path, EMBEDDINGS, columns)
+    mask = np.ones(table.num_rows, bool)
+    mask[list(shard.shard.superseded)] = False
+    return keep_rows(table, mask)
+
+
+def _rows(embedded: Embedded, store: Store) -> Any:
+    """Return an Arrow table with one row for each embedding, in shard order."""
+    tables = []
+    for shard in embedded.shards:
+        table = _living(shard, store, [*_ROW_COLUMNS, "reject_reason"])
+        table = keep_rows(table, ~table["reject_reason"].is_valid().to_numpy()).select(_ROW_COLUMNS)
+        tables.append(with_constant(table, "shard", shard.path))
+    return concat(tables)
+
+
+def _vectors(embedded: Embedded, store: Store) -> Iterator[npt.NDArray[np.float16]]:
+    """Yield the embeddings of each shard, (M, D) float16, in the order of `_rows`."""
+    for shard in embedded.shards:
+        vectors, _ = column_vectors(_living(shard, store, ["embedding"])["embedding"])
+        yield vectors
+
+
+def _dim(embedded: Embedded, store: Store) -> int:
+    return next(vectors.shape[1] for vectors in _vectors(embedded, store))
+
+
+def _split(rows: Any, config: FitConfig) -> tuple[npt.NDArray[np.bool_], str]:
+    """Return which rows (N,) go into the bank, and how its calibration scores will be made."""
+    method = config.calibration
+    if method == "auto":
+        method = "leave-one-out" if rows.num_rows <= LEAVE_ONE_OUT_ROWS else "held-out"
+    contents = keys(rows["content_sha256"].to_pylist())
+    kept = np.ones(rows.num_rows, bool)
+    if method == "held-out":
+        kept = ~held_out_rows(contents, keys(rows["group_id"].to_pylist()))
+    distinct = len(np.unique(contents[kept]))
+    if distinct < config.k + 1 or (method == "held-out" and kept.all()):
+        raise BankError(
+            f"k: got {config.k} with {distinct} different normal images in the bank, expected at least "
+            f"{config.k + 1}: an image is never its own neighbour; give more normal images or a smaller k"
+        )
+    return kept, method
+
+
+def _write_segment(
+    store: Store, path: str, embedded: Embedded, rows: Any, kept: npt.NDArray[np.bool_], config: FitConfig
+) -> None:
+    if store.exists(f"{path}.parquet"):
+        return
+    dim = _dim(embedded, store)
+    check_memory(int(kept.sum()), dim, config.bank_memory_gb)
+    with store.create(f"{path}.npy") as temporary:
+        target = np.lib.format.open_memmap(temporary, "w+", np.float16, (int(kept.sum()), dim))
+        read = written = 0
+        for vectors in _vectors(embedded, store):
+            mine = prepared(vectors[kept[read : read + len(vectors)]], config.metric)
+            target[written : written + len(mine)] = mine
+            read, written = read + len(vectors), written + len(mine)
+        target.flush()
+        del target
+    with writing(store, f"{path}.parquet", BANK_ROWS, {"embedder": embedded.embedder, "metric": config.metric}) as file:
+        table = keep_rows(rows, kept)
+        file.write({column: table[column].combine_chunks() for column in table.column_names})
+
+
+def _calibrate(
+    store: Store, path: str, embedded: Embedded, rows: Any, kept: npt.NDArray[np.bool_], config: FitConfig
+) -> npt.NDArray[np.float32]:
+    """Return the calibration scores, in the order of the rows they belong to."""
+    bank = np.load(local_copy(store, f"{path}.npy"), mmap_mode="r")
+    row_keys = np.stack([keys(rows[column].to_pylist()) for column in ("image_id", "content_sha256", "group_id")])
+    row_keys[2] = usable_groups(row_keys[2], config.k)
+    if kept.all():
+        scores = leave_one_out(bank, config.k, row_keys, memory_mb=config.search_memory_mb)
+        advance("calibrate", len(scores), total=len(scores))
+        return scores
+    scores, read = [], 0
+    for vectors in _vectors(embedded, store):
+        mine = np.arange(read, read + len(vectors))[~kept[read : read + len(vectors)]]
+        found = search(
+            prepared(vectors[mine - read], config.metric),
+            bank,
+            config.k,
+            query_keys=row_keys[:, mine],
+            bank_keys=row_keys[:, kept],
+            memory_mb=config.search_memory_mb,
+        )
+        scores.append(mean_distance(found.distances))
+        read += len(vectors)
+        advance("calibrate", len(mine), total=int((~kept).sum()))
+    return np.concatenate(scores)

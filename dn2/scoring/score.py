@@ -1,0 +1,152 @@
+"""Score a batch of embedded images against a bank."""
+
+from __future__ import annotations
+
+import os
+from logging import getLogger
+from typing import Any
+
+import numpy as np
+
+from dn2.config import ScoreConfig, fingerprint
+from dn2.errors import EmbedderError
+from dn2.features.probes import check_bank
+from dn2.neighbors.bank import Bank, open_bank
+from dn2.progress import advance
+from dn2.records import BankVersion, Embedded, EmbeddedShard, Report, ScoredShard
+from dn2.reports.report import finished, write_report
+from dn2.scoring.scores import mean_distance, p_values
+from dn2.store import layout
+from dn2.store.schemas import EMBEDDINGS, REPORT
+from dn2.store.storage import Store
+from dn2.store.tables import column_vectors, keep_rows, read_table, writing
+
+log = getLogger(__name__)
+_COLUMNS = ["image_id", "uri", "group_id", "label", "content_sha256", "embedding", "reject_reason"]
+
+
+def score(
+    embedded: Embedded,
+    store: str | os.PathLike[str] | Store,
+    *,
+    bank: BankVersion | str,
+    config: ScoreConfig | None = None,
+) -> Report:
+    """Score every image of an embedded batch and write the report.
+
+    Args:
+        embedded: what `embed(..., bank=bank)` returned.
+        store: where dn2 keeps its files.
+        bank: a bank version, or the name of a bank whose current version is meant.
+        config: limits and the size of the report.
+
+    Returns:
+        the finished report; the same batch, bank version and settings give the same one, which is made once.
+
+    Raises:
+        EmbedderError: batch and bank were embedded differently.
+        NotFoundError: there is no such bank.
+        StoreError: the store cannot be read or written.
+    """
+    store, config = Store.open(store), config or ScoreConfig()
+    record = open_bank(store, bank) if isinstance(bank, str) else bank
+    folder = report_folder(embedded, record, config)
+    done = finished(store, folder)
+    if done is not None:
+        advance("score", done.images, total=done.images)
+        return done
+    check_comparable(embedded, store, record)
+    total = embedded.embedded + embedded.rejected
+    parts = [
+        score_shard(shard, store, bank=record, folder=folder, number=number, config=config, total=total)
+        for number, shard in enumerate(embedded.shards)
+    ]
+    return write_report(embedded, parts, store, folder, bank=record, config=config)
+
+
+def report_folder(embedded: Embedded, bank: BankVersion, config: ScoreConfig) -> str:
+    """Return where the report of a batch lies in the store: named by batch, bank version and settings."""
+    described = [[shard.path, *shard.shard.superseded] for shard in embedded.shards]
+    return layout.report(bank.name, fingerprint([described, bank.version, config.report_fingerprint()]))
+
+
+def check_comparable(embedded: Embedded, store: Store, bank: BankVersion) -> None:
+    """Make sure that batch and bank lie in the same space.
+
+    Raises:
+        EmbedderError: they were made by different embedders, or the probe pictures came out differently.
+    """
+    if embedded.embedder != bank.embedder:
+        raise EmbedderError(
+            f"batch {embedded.dataset.source}: got embeddings of {embedded.embedder}, expected those of "
+            f"{bank.embedder}, which made bank {bank.name!r}; embed the batch with bank=..., or train another bank"
+        )
+    check_bank(store, bank.embedder, layout.bank_probes(bank.name, bank.version))
+
+
+def score_shard(
+    shard: EmbeddedShard,
+    store: str | os.PathLike[str] | Store,
+    *,
+    bank: BankVersion,
+    folder: str,
+    number: int,
+    config: ScoreConfig,
+    total: int | None = None,
+) -> ScoredShard:
+    """Write one part of a report: a row for every image of the shard, scored or rejected; a finished part is kept.
+
+    Args:
+        shard: embedded images.
+        store: where dn2 keeps its files.
+        bank: what to compare with.
+        folder: where the report lies, see `report_folder`.
+        number: place of the part in the report.
+        config: memory limits.
+        total: images of the whole batch, for the progress bar.
+
+    Raises:
+        BankError: the bank does not fit the memory budget.
+        StoreError: the store cannot be read or written.
+    """
+    store = Store.open(store)
+    path = f"{folder}/part-{number:05d}.parquet"
+    if not store.exists(path):
+        with writing(store, path, REPORT, {"bank": bank.name, "version": bank.version, "shard": shard.path}) as file:
+            file.write(_rows(shard, store, bank, config))
+    flags = read_table(store, path, REPORT, ["is_anomaly"])["is_anomaly"].to_pylist()
+    advance("score", len(flags), total=total)
+    return ScoredShard(path, len(flags) - flags.count(None), flags.count(True), flags.count(None))
+
+
+def _rows(shard: EmbeddedShard, store: Store, record: BankVersion, config: ScoreConfig) -> dict[str, Any]:
+    table = read_table(store, shard.path, EMBEDDINGS, _COLUMNS)
+    living = np.ones(table.num_rows, bool)
+    living[list(shard.shard.superseded)] = False
+    table = keep_rows(table, living)
+    vectors, valid = column_vectors(table["embedding"])
+    readable = keep_rows(table, valid)
+    count = table.num_rows
+    columns: dict[str, Any] = {name: table[name].combine_chunks() for name in ("image_id", "uri", "group_id", "label")}
+    columns |= {"reject_reason": table["reject_reason"].combine_chunks(), "threshold": [record.threshold] * count}
+    found: dict[str, list[Any]] = {
+        name: [None] * count
+        for name in ("score", "p_value", "is_anomaly", "neighbor_ids", "neighbor_uris", "neighbor_distances")
+    }
+    if len(vectors):
+        bank = Bank.open(store, record, memory_gb=config.bank_memory_gb)
+        ids, contents = (readable[name].to_pylist() for name in ("image_id", "content_sha256"))
+        nearest = bank.search(vectors, ids, contents, memory_mb=config.search_memory_mb)
+        scores = mean_distance(nearest.distances)
+        rarity = p_values(bank.calibration, scores)
+        neighbors = bank.rows.select(["image_id", "uri"]).take(nearest.rows.reshape(-1))
+        names = {name: neighbors[name].to_pylist() for name in ("image_id", "uri")}
+        k = nearest.rows.shape[1]
+        for place, row in enumerate(np.flatnonzero(valid)):
+            found["score"][row] = scores[place]
+            found["p_value"][row] = rarity[place]
+            found["is_anomaly"][row] = bool(scores[place] > np.float32(record.threshold))
+            found["neighbor_ids"][row] = names["image_id"][place * k : (place + 1) * k]
+            found["neighbor_uris"][row] = names["uri"][place * k : (place + 1) * k]
+            found["neighbor_distances"][row] = nearest.distances[place]
+    return columns | found
