@@ -1,0 +1,98 @@
+"""What the command line shows: progress bars, results, and one clear line when something is wrong."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from dn2.config import explain
+from dn2.errors import ConfigError, Dn2Error, NotFoundError
+from dn2.progress import Advance, listening
+
+DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Print one line of result; nothing in it is markup."""
+    out.print(Text(text))
+
+
+@contextmanager
+def session(*, verbose: bool) -> Iterator[None]:
+    """Run a command: quiet logs, one line for an error, and an exit code a script can trust."""
+    _quiet(verbose)
+    try:
+        yield
+    except ValidationError as error:
+        _fail(explain(error), WRONG_USE)
+    except (ConfigError, NotFoundError) as error:
+        _fail(error, WRONG_USE)
+    except Dn2Error as error:
+        _fail(error, FAILED)
+    except KeyboardInterrupt:
+        err.print("stopped; run the same command again to go on where it was")
+        raise typer.Exit(INTERRUPTED) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        if verbose:
+            raise
+        _fail(f"unexpected {type(error).__name__}: {error} (--verbose shows where)", FAILED)
+
+
+def _fail(error: Exception | str, code: int) -> None:
+    err.print(Text("error: ", "bold red") + Text(" ".join(str(error).split())))
+    raise typer.Exit(code) from None
+
+
+def _quiet(verbose: bool) -> None:
+    """Let our own warnings through, Prefect's log only if it was asked for. Must run before Prefect is imported."""
+    handler = RichHandler(console=err, show_time=verbose, show_path=False, show_level=True)
+    logger = logging.getLogger("dn2")
+    logger.addHandler(handler)
+    logger.propagate = False
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    if not verbose:
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+        os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
+
+
+@contextmanager
+def progress() -> Iterator[None]:
+    """Show a bar with images per second for every stage that runs inside the block, if this is a terminal."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[limit]}", style="dim"),
+    )
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bars:
+        stages: dict[str, TaskID] = {}
+
+        def listener(step: Advance) -> None:
+            if step.stage not in stages:
+                stages[step.stage] = bars.add_task(step.stage, total=step.total, rate="", limit="")
+            stage = stages[step.stage]
+            task = bars.tasks[stage]
+            elapsed = task.elapsed or 0
+            done = task.completed + step.items
+            rate = f"{done / elapsed:.0f} images/s" if elapsed > 0.5 else ""
+            limit = f"{step.limit} limits" if step.limit else ""
+            bars.update(stage, advance=step.items, total=step.total, rate=rate, limit=limit)
+
+        with listening(listener):
+            yield

@@ -1,0 +1,16 @@
+"""Flow: bring a dataset's manifest up to date with its source."""
+
+from __future__ import annotations
+
+import dn2
+import tasks.steps as step
+from dn2.records import Dataset
+from flows.parameters import IngestParameters
+from prefect import flow
+
+
+@flow(name="ingest")
+def ingest(parameters: IngestParameters) -> Dataset:
+    """List a source and write down new, changed and vanished images."""
+    dn2.Store.open(parameters.store).check_writable()
+    return step.ingest(parameters.source, parameters.store, parameters.dataset)

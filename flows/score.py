@@ -1,0 +1,42 @@
+"""Flow: score a batch of images against a bank."""
+
+from __future__ import annotations
+
+import dn2
+import tasks.steps as step
+from dn2.records import BankVersion, Embedded, Report, ScoredShard
+from dn2.reports.export import check_target
+from dn2.reports.report import finished
+from dn2.scoring.score import check_comparable, report_folder
+from flows.parameters import ScoreParameters
+from flows.steps import embed_source, ranges
+from prefect import flow
+
+
+@flow(name="score")
+def score(parameters: ScoreParameters) -> Report:
+    """Embed a batch as the bank was embedded, score it, and write the report."""
+    if parameters.out is not None:
+        check_target(parameters.out)
+    bank = step.open_bank(parameters.store, parameters.bank)
+    embedded = embed_source(parameters, bank)
+    report = score_embedded(embedded, bank, parameters)
+    if parameters.out is not None:
+        step.export(report, parameters.store, parameters.out)
+    return report
+
+
+def score_embedded(embedded: Embedded, bank: BankVersion, parameters: ScoreParameters) -> Report:
+    """Return the batch's report, from the store if it is finished already."""
+    store, config = parameters.store, parameters.score
+    folder = report_folder(embedded, bank, config)
+    done = finished(dn2.Store.open(store), folder)
+    if done is not None:
+        return done
+    check_comparable(embedded, dn2.Store.open(store), bank)
+    total = embedded.embedded + embedded.rejected
+    parts: list[ScoredShard] = []
+    for number, run in enumerate(ranges(len(embedded.shards))):
+        mine = tuple((place, embedded.shards[place]) for place in run)
+        parts += step.score(mine, store, bank, config, folder=folder, number=number, total=total)
+    return step.report(embedded, tuple(parts), store, bank, config, folder=folder)

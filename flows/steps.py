@@ -1,0 +1,31 @@
+"""What several flows have in common: bring a source's embeddings up to date."""
+
+from __future__ import annotations
+
+import dn2
+import tasks.steps as step
+from dn2.config import EmbedConfig
+from dn2.features.embed import embedder_id
+from dn2.records import BankVersion, Embedded, EmbeddedShard
+from flows.parameters import EmbedParameters
+
+MOST_TASKS = 100  # runs of one task in one flow: more would make Prefect's page slow, not the work faster
+
+
+def ranges(count: int, *, most: int = MOST_TASKS) -> list[range]:
+    """Cut `count` shards into at most `most` runs of neighbours, as even as can be."""
+    runs = min(count, most)
+    return [range(count * run // runs, count * (run + 1) // runs) for run in range(runs)]
+
+
+def embed_source(parameters: EmbedParameters, bank: BankVersion | None = None) -> Embedded:
+    """List the source, and embed what is not embedded yet."""
+    dn2.Store.open(parameters.store).check_writable()
+    config: EmbedConfig = step.choose_embedder(parameters.embed, bank)
+    dataset = step.ingest(parameters.source, parameters.store, parameters.dataset)
+    shards = step.plan(dataset, parameters.store, config)
+    done: list[EmbeddedShard] = []
+    for number, run in enumerate(ranges(len(shards))):
+        mine = shards[run.start : run.stop]
+        done += step.embed(mine, parameters.store, config, number=number, total=dataset.images)
+    return Embedded(dataset, embedder_id(config), tuple(done))
