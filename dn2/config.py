@@ -67,7 +67,10 @@ class EmbedConfig(Config):
     )
     batch_size: int = Field(32, ge=1, le=4096, description="Images per forward pass. Does not change scores.")
     shard_size: int = Field(
-        2000, ge=1, le=100_000, description="Images per shard, the unit of work and resume. Does not change scores."
+        2000,
+        ge=1,
+        le=100_000,
+        description="Images per shard, the unit of work and resume. Does not change scores.",
     )
     decode_threads: int = Field(
         0, ge=0, le=256, description="Threads that read and decode. 0: one per core, 16 for a bucket."
@@ -99,7 +102,8 @@ class FitConfig(RejectLimits):
 
     k: int = Field(2, ge=1, le=1000, description="Neighbours whose squared distances are averaged.")
     metric: Literal["l2", "cosine"] = Field(
-        "l2", description="l2: squared Euclidean distance; cosine: the same after scaling every embedding to length 1."
+        "l2",
+        description="l2: squared Euclidean distance; cosine: the same after scaling every embedding to length 1.",
     )
     false_alarm_rate: float = Field(
         0.01, gt=0, lt=1, description="Share of normal images that may be flagged: sets the threshold."

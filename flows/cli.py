@@ -16,17 +16,21 @@ from flows.console import say
 EXAMPLES = """
 Find the images that do not look like the normal ones. No training, no labels.
 
-Try it:             dn2 demo
-
-Learn what is normal:  dn2 train photos/normal --bank parts
-
-Score new images:   dn2 score photos/today --bank parts --out report
+* try it: **dn2 demo**
+* learn what is normal: **dn2 train photos/normal --bank parts**
+* score new images: **dn2 score photos/today --bank parts --out report**
 
 A source is a folder or any fsspec URL (s3://bucket/prefix), searched recursively for .jpg, .jpeg and .png. Everything
 dn2 keeps lies in one store. A stopped command goes on where it was when it is run again. Exit codes: 0 done, 1 failed,
 2 wrong use.
 """
-app = typer.Typer(help=EXAMPLES, rich_markup_mode="markdown", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help=EXAMPLES,
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
 
 class Engine(StrEnum):
@@ -79,9 +83,7 @@ def _absolute(url: str) -> str:
 
 
 @app.command()
-def ingest(
-    source: Source, store: Store = "dn2-store", dataset: Dataset = None, verbose: Verbose = False
-) -> None:
+def ingest(source: Source, store: Store = "dn2-store", dataset: Dataset = None, verbose: Verbose = False) -> None:
     """List a source and note new, changed and vanished images."""
     with console.session(verbose=verbose):
         from flows.ingest import ingest as flow
@@ -218,7 +220,7 @@ def _score(values: dict[str, Any]) -> Any:
         f"{done.rejected} could not be read; {time.monotonic() - began:.1f} s"
     )
     for warning in done.warnings:
-        console.err.print(f"warning: {warning}", style="yellow", markup=False)
+        console.warn(warning)
     page = done.html if values["out"] is None else str(Path(values["out"]) / "report.html")
     say(f"report: {page}")
     return done

@@ -10,8 +10,15 @@ from contextlib import contextmanager
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from dn2.config import explain
@@ -26,6 +33,11 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 def say(text: str) -> None:
     """Print one line of result; nothing in it is markup."""
     out.print(Text(text))
+
+
+def warn(text: str) -> None:
+    """Print one line of warning."""
+    err.print(Text(f"warning: {text}", "yellow"))
 
 
 @contextmanager
@@ -56,11 +68,20 @@ def _fail(error: Exception | str, code: int) -> None:
     raise typer.Exit(code) from None
 
 
+class _Lines(logging.Handler):
+    """Prints each record as one line, above the progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        err.print(
+            Text(f"{record.levelname.lower()}: {record.getMessage()}", "yellow" if record.levelno > 20 else "dim")
+        )
+
+
 def _quiet(verbose: bool) -> None:
     """Let our own warnings through, Prefect's log only if it was asked for. Must run before Prefect is imported."""
-    handler = RichHandler(console=err, show_time=verbose, show_path=False, show_level=True)
     logger = logging.getLogger("dn2")
-    logger.addHandler(handler)
+    logger.addHandler(_Lines())
     logger.propagate = False
     logger.setLevel(logging.INFO if verbose else logging.WARNING)
     if not verbose:

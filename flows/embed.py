@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from prefect import flow
+
 from dn2.records import Embedded
 from flows.parameters import EmbedParameters
 from flows.steps import embed_source
-from prefect import flow
 
 
 @flow(name="embed")

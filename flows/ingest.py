@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from prefect import flow
+
 import dn2
 import tasks.steps as step
 from dn2.records import Dataset
 from flows.parameters import IngestParameters
-from prefect import flow
 
 
 @flow(name="ingest")

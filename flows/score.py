@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from prefect import flow
+
 import dn2
 import tasks.steps as step
 from dn2.records import BankVersion, Embedded, Report, ScoredShard
@@ -10,7 +12,6 @@ from dn2.reports.report import finished
 from dn2.scoring.score import check_comparable, report_folder
 from flows.parameters import ScoreParameters
 from flows.steps import embed_source, ranges
-from prefect import flow
 
 
 @flow(name="score")

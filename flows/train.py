@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from prefect import flow
+
 import tasks.steps as step
 from dn2.records import BankVersion
 from flows.parameters import TrainParameters
 from flows.steps import embed_source
-from prefect import flow
 
 
 @flow(name="train")

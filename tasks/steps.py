@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.logging import get_run_logger
+
 import dn2
 from dn2.config import EmbedConfig, FitConfig, ScoreConfig
 from dn2.errors import SourceError, StoreError
@@ -15,13 +20,9 @@ from dn2.features.shards import plan_shards
 from dn2.records import BankVersion, Dataset, Embedded, EmbeddedShard, Report, ScoredShard, Shard
 from dn2.reports.report import write_report
 from dn2.scoring.score import score_shard
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.logging import get_run_logger
 
 
-def may_pass(task: Any, run: TaskRun, state: State[Any]) -> bool:
+def may_pass(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
     """Return True if a task failed for a reason that may pass: a network, a disk, a bucket."""
     try:
         state.result()

@@ -1,1 +1,1 @@
-
+"""Where the truth is known: metrics and the demo."""

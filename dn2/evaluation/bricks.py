@@ -91,7 +91,7 @@ def _scratch(patch: Patch, random: np.random.Generator) -> Patch:
 def _hole(patch: Patch, random: np.random.Generator) -> Patch:
     mask = np.zeros((SIDE, SIDE))
     centre, axes = random.uniform(14, SIDE - 14, 2), random.uniform(4, 9, 2)
-    mask[draw.ellipse(*centre, *axes, shape=mask.shape, rotation=random.uniform(0, np.pi))] = 1
+    mask[draw.ellipse(centre[0], centre[1], axes[0], axes[1], shape=mask.shape, rotation=random.uniform(0, np.pi))] = 1
     return _shifted(patch, -filters.gaussian(mask, 0.8) * random.uniform(80, 110))
 
 

@@ -52,7 +52,9 @@ def evaluate(report: Report, store: str | os.PathLike[str] | Store) -> DemoFigur
     good = kind == "good"
     return DemoFigures(
         roc_auc=roc_auc(scores, ~good),
-        roc_auc_by_kind={name: roc_auc(scores[good | (kind == name)], kind[good | (kind == name)] == name) for name in KINDS},
+        roc_auc_by_kind={
+            name: roc_auc(scores[good | (kind == name)], kind[good | (kind == name)] == name) for name in KINDS
+        },
         recall_by_kind={name: float(flagged[kind == name].mean()) for name in KINDS},
         false_alarm_rate=float(flagged[good].mean()),
         counts={name: kinds.count(name) for name in ("good", *KINDS, "broken")},

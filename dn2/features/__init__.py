@@ -1,1 +1,1 @@
-
+"""From pixels to embeddings: backbones, engines, shards."""

@@ -34,7 +34,7 @@ class TorchEngine:
 
     def __init__(self, backbone: Backbone, device: torch.device) -> None:
         self._device = device
-        self._features = backbone.load().to(device, memory_format=torch.channels_last)
+        self._features = backbone.load().to(device).to(memory_format=torch.channels_last)
         self.name = f"torch {torch.__version__} {device} fp32"
 
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -78,4 +78,3 @@ def load_engine(backbone: Backbone, *, engine: str = "auto", device: str = "auto
         log.warning("OpenVINO cannot be loaded (%s): torch runs the backbone, two to six times slower", error)
         return TorchEngine(backbone, torch.device("cpu"))
     return OpenVINOEngine(backbone)
-

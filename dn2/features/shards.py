@@ -14,7 +14,9 @@ from dn2.store.storage import Store
 from dn2.store.tables import count_rows
 
 
-def plan_shards(dataset: Dataset, store: str | os.PathLike[str] | Store, *, shard_size: int = 2000) -> tuple[Shard, ...]:
+def plan_shards(
+    dataset: Dataset, store: str | os.PathLike[str] | Store, *, shard_size: int = 2000
+) -> tuple[Shard, ...]:
     """Return the shards that hold every image of a dataset once, in manifest order.
 
     A shard is a slice of one part, so a new part never moves the shards of older ones. Slices without a living image

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 _ORIENTATION = 0x0112  # EXIF tag
 _TURNS = {
@@ -79,8 +79,7 @@ def decode(data: bytes, preprocessing: Preprocessing, *, max_pixels: int, thumbn
     try:
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
-            if width * height > max_pixels:
-                raise UndecodableError(f"{width} x {height} pixels, more than max_pixels = {max_pixels}")
+            _check_size(width, height, max_pixels)
             image.draft("RGB", (preprocessing.resize * JPEG_DRAFT,) * 2)
             orientation = _orientation(image)
             upright = _rgb(image)
@@ -95,10 +94,15 @@ def decode(data: bytes, preprocessing: Preprocessing, *, max_pixels: int, thumbn
         raise UndecodableError(_reason(error, data)) from error
 
 
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise UndecodableError(f"{width} x {height} pixels, more than max_pixels = {max_pixels}")
+
+
 def _reason(error: Exception, data: bytes) -> str:
     if not data:
         return "the file is empty"
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "not an image, or of an unknown format"
     return f"cannot be decoded: {error}"
 

@@ -33,9 +33,7 @@ INSERT INTO known VALUES (?, ?, ?, ?, ?) ON CONFLICT (uri) DO UPDATE SET
 def part_names(store: Store, dataset: str) -> tuple[str, ...]:
     """Return the names of a dataset's manifest parts, oldest first; an unknown dataset has none."""
     return tuple(
-        name.removesuffix(".parquet")
-        for name in store.names(layout.manifests(dataset))
-        if name.endswith(".parquet")
+        name.removesuffix(".parquet") for name in store.names(layout.manifests(dataset)) if name.endswith(".parquet")
     )
 
 
@@ -54,13 +52,15 @@ class ManifestIndex:
     @contextmanager
     def of(cls, store: Store, dataset: str, parts: Iterable[str]) -> Iterator[ManifestIndex]:
         """Yield the index of the given parts, later ones overruling earlier ones."""
-        with tempfile.TemporaryDirectory(prefix="dn2-") as folder:
-            with closing(sqlite3.connect(Path(folder) / "manifest.sqlite", isolation_level=None)) as database:
-                database.executescript(_TABLES)
-                index = cls(database)
-                for number, part in enumerate(parts):
-                    index._learn(store, layout.manifest(dataset, part), number)
-                yield index
+        with (
+            tempfile.TemporaryDirectory(prefix="dn2-") as folder,
+            closing(sqlite3.connect(Path(folder) / "manifest.sqlite", isolation_level=None)) as database,
+        ):
+            database.executescript(_TABLES)
+            index = cls(database)
+            for number, part in enumerate(parts):
+                index._learn(store, layout.manifest(dataset, part), number)
+            yield index
 
     def _learn(self, store: Store, path: str, number: int) -> None:
         row = 0

@@ -22,10 +22,10 @@ class VanishedError(SourceError):
 
 @dataclass(frozen=True, slots=True)
 class ListedFile:
-    """One image as a listing shows it.
+    r"""One image as a listing shows it.
 
     Attributes:
-        uri: absolute URI; bytes of a name that are not UTF-8 appear as \\xNN.
+        uri: absolute URI; bytes of a name that are not UTF-8 appear as \xNN.
         version: etag where the source has one, else size and modification time.
         size: bytes.
     """
@@ -199,7 +199,7 @@ class Source:
 
 
 def _printable(path: str) -> str:
-    """Return a file name as text: bytes that are not UTF-8 become \\xNN."""
+    r"""Return a file name as text: bytes that are not UTF-8 become \xNN."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -212,5 +212,7 @@ def _version(info: dict[str, Any]) -> str:
     for key in ("etag", "ETag", "md5Hash", "content_md5", "checksum"):
         if info.get(key):
             return str(info[key]).strip('"')
-    times = [str(info[key]) for key in ("mtime", "LastModified", "last_modified", "updated", "created") if info.get(key)]
+    times = [
+        str(info[key]) for key in ("mtime", "LastModified", "last_modified", "updated", "created") if info.get(key)
+    ]
     return "-".join([str(info.get("size") or 0), *times[:1]])

@@ -1,1 +1,1 @@
-
+"""Nearest neighbours: exact search and the bank."""

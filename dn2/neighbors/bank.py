@@ -93,7 +93,10 @@ def prepared(vectors: npt.NDArray[np.float16], metric: str) -> npt.NDArray[np.fl
     if metric == "l2":
         return vectors
     wide = vectors.astype(np.float32)
-    return cast("npt.NDArray[np.float16]", (wide / np.linalg.norm(wide, axis=1, keepdims=True).clip(1e-12)).astype(np.float16))
+    return cast(
+        "npt.NDArray[np.float16]",
+        (wide / np.linalg.norm(wide, axis=1, keepdims=True).clip(1e-12)).astype(np.float16),
+    )
 
 
 def check_memory(rows: int, dim: int, budget_gb: float) -> None:

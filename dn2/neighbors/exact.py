@@ -1,4 +1,4 @@
-"""Exact nearest neighbours: blocked matrix products pick the candidates, the winners' distances are computed directly."""
+"""Exact nearest neighbours: blocked matrix products pick candidates, whose distances are computed directly."""
 
 from __future__ import annotations
 

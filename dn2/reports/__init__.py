@@ -1,1 +1,1 @@
-
+"""What people look at: pages, pictures, summaries, export."""

@@ -85,7 +85,10 @@ def write_report(
     )
     store.write(f"{folder}/report.html", page.encode())
     document = {**_SCHEMA, "producer": producer(), **asdict(report), "bank_version": asdict(bank)}
-    document |= {"config": config.model_dump(mode="json"), "parts": [part.path.rpartition("/")[2] for part in parts]}
+    document |= {
+        "config": config.model_dump(mode="json"),
+        "parts": [part.path.rpartition("/")[2] for part in parts],
+    }
     store.write(f"{folder}/{SUMMARY}", json.dumps(document, indent=1).encode())
     return report
 
@@ -118,9 +121,7 @@ def _worst(store: Store, parts: Sequence[ScoredShard], count: int) -> list[tuple
     return [(number, values) for _, number, _, values in best]
 
 
-def _cards(
-    store: Store, embedded: Embedded, bank: Bank, worst: list[tuple[int, dict[str, Any]]]
-) -> list[Card]:
+def _cards(store: Store, embedded: Embedded, bank: Bank, worst: list[tuple[int, dict[str, Any]]]) -> list[Card]:
     wanted: dict[str, set[str]] = {}
     for number, row in worst:
         wanted.setdefault(embedded.shards[number].path, set()).add(row["image_id"])

@@ -1,1 +1,1 @@
-
+"""From neighbours to scores: calibration, fit, score."""

@@ -84,7 +84,12 @@ def fit(
     )
     calibrated = rows if method == "leave-one-out" else keep_rows(rows, ~kept)
     with writing(store, layout.bank_calibration(name, version), CALIBRATION, {"method": method, **settings}) as file:
-        file.write({**{c: calibrated[c].combine_chunks() for c in ("image_id", "group_id", "label")}, "score": scores})
+        file.write(
+            {
+                **{c: calibrated[c].combine_chunks() for c in ("image_id", "group_id", "label")},
+                "score": scores,
+            }
+        )
     store.write(layout.bank_probes(name, version), store.read(layout.probes(embedded.embedder)))
     publish(store, record, segments=[segment], config=config.model_dump(mode="json"))
     make_current(store, record)
@@ -146,7 +151,8 @@ def _vectors(embedded: Embedded, store: Store) -> Iterator[npt.NDArray[np.float1
 
 
 def _dim(embedded: Embedded, store: Store) -> int:
-    return next(vectors.shape[1] for vectors in _vectors(embedded, store))
+    dim: int = read_table(store, embedded.shards[0].path, EMBEDDINGS, ["embedding"])["embedding"].type.list_size
+    return dim
 
 
 def _split(rows: Any, config: FitConfig) -> tuple[npt.NDArray[np.bool_], str]:
@@ -199,7 +205,8 @@ def _calibrate(
         scores = leave_one_out(bank, config.k, row_keys, memory_mb=config.search_memory_mb)
         advance("calibrate", len(scores), total=len(scores))
         return scores
-    scores, read = [], 0
+    parts: list[npt.NDArray[np.float32]] = []
+    read = 0
     for vectors in _vectors(embedded, store):
         mine = np.arange(read, read + len(vectors))[~kept[read : read + len(vectors)]]
         found = search(
@@ -210,7 +217,7 @@ def _calibrate(
             bank_keys=row_keys[:, kept],
             memory_mb=config.search_memory_mb,
         )
-        scores.append(mean_distance(found.distances))
+        parts.append(mean_distance(found.distances))
         read += len(vectors)
         advance("calibrate", len(mine), total=int((~kept).sum()))
-    return np.concatenate(scores)
+    return np.concatenate(parts)

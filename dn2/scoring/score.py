@@ -128,7 +128,10 @@ def _rows(shard: EmbeddedShard, store: Store, record: BankVersion, config: Score
     readable = keep_rows(table, valid)
     count = table.num_rows
     columns: dict[str, Any] = {name: table[name].combine_chunks() for name in ("image_id", "uri", "group_id", "label")}
-    columns |= {"reject_reason": table["reject_reason"].combine_chunks(), "threshold": [record.threshold] * count}
+    columns |= {
+        "reject_reason": table["reject_reason"].combine_chunks(),
+        "threshold": [record.threshold] * count,
+    }
     found: dict[str, list[Any]] = {
         name: [None] * count
         for name in ("score", "p_value", "is_anomaly", "neighbor_ids", "neighbor_uris", "neighbor_distances")

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 def mean_distance(distances: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return (Q,) float32 anomaly scores: the mean of (Q, k) squared L2 distances (DN2, section 3)."""
-    return distances.mean(axis=1, dtype=np.float64).astype(np.float32)
+    scores: npt.NDArray[np.float32] = distances.mean(axis=1, dtype=np.float64).astype(np.float32)
+    return scores
 
 
 def threshold_at(calibration: npt.NDArray[np.float32], false_alarm_rate: float) -> tuple[float, float]:

