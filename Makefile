@@ -26,6 +26,7 @@ install: $(READY)
 # The environment is made anew only when the project's dependencies change.
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dn2 needs Python 3.11 or newer")'
+	@echo "installing dn2 and what it needs into $(VENV): a few minutes, several GB"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --editable . --group dev
