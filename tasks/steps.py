@@ -15,7 +15,7 @@ from prefect.logging import get_run_logger
 import dn2
 from dn2.config import EmbedConfig, FitConfig, ScoreConfig
 from dn2.errors import SourceError, StoreError
-from dn2.features.embed import embed_shard, resolved
+from dn2.features.embed import embed_shards, resolved
 from dn2.features.shards import plan_shards
 from dn2.records import BankVersion, Dataset, Embedded, EmbeddedShard, Report, ScoredShard, Shard
 from dn2.reports.report import write_report
@@ -70,7 +70,7 @@ def embed(
 ) -> tuple[EmbeddedShard, ...]:
     """Embed some shards of a dataset."""
     get_run_logger().info("embedding %d images in %d shards", sum(shard.images for shard in shards), len(shards))
-    return tuple(embed_shard(shard, store, config=config, total=total) for shard in shards)
+    return embed_shards(shards, store, config=config, total=total)
 
 
 @task(name="fit", **_STEP)
