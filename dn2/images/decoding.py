@@ -19,6 +19,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# What files called .jpg or .png turn out to be. Never EPS, for which Pillow starts Ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 JPEG_DRAFT = 2  # a large JPEG is decoded at a reduced scale, never below this many times the resized size
 
 
@@ -77,17 +79,19 @@ def decode(data: bytes, preprocessing: Preprocessing, *, max_pixels: int, thumbn
         UndecodableError: the bytes are no readable image, or have too many pixels.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             _check_size(width, height, max_pixels)
-            image.draft("RGB", (preprocessing.resize * JPEG_DRAFT,) * 2)
             orientation = _orientation(image)
+            if orientation == 1 or width % 8 == height % 8 == 0:  # else a turned edge is a fraction of a pixel wide
+                image.draft("RGB", (preprocessing.resize * preprocessing.jpeg_draft,) * 2)
             upright = _rgb(image)
         if orientation in _TURNS:
             upright = upright.transpose(_TURNS[orientation])
         if orientation >= 5:
             width, height = height, width
-        return Decoded(_network_input(upright, preprocessing), width, height, _thumbnail(upright, thumbnail_px))
+        pixels = _network_input(upright, (width, height), preprocessing)
+        return Decoded(pixels, width, height, _thumbnail(upright, thumbnail_px))
     except (MemoryError, UndecodableError):
         raise
     except Exception as error:  # Pillow's readers raise nearly anything on bad bytes, and no file is touched here
@@ -118,17 +122,24 @@ def _orientation(image: Image.Image) -> int:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits, some of them held in 32
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:  # Pillow warns when it drops alpha from a palette
+        image = image.convert("RGBA")
     return image.convert("RGB")
 
 
-def _network_input(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-    """Resize the short side and crop the centre, in one pass: only pixels that are kept are computed."""
-    width, height = image.size
+def _network_input(image: Image.Image, size: tuple[int, int], preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+    """Resize the short side and crop the centre, in one pass: only pixels that are kept are computed.
+
+    Everything is measured in pixels of the whole picture: an image that was read at a half, quarter or eighth of its
+    size has its sides rounded up, and would be cut elsewhere.
+    """
+    width, height = size
+    reduced = round(width / image.width)
     resize, crop = preprocessing.resize, preprocessing.crop
     short = min(width, height)
     new_width, new_height = int(resize * width / short), int(resize * height / short)
     left, top = round((new_width - crop) / 2), round((new_height - crop) / 2)
-    across, down = width / new_width, height / new_height
+    across, down = width / new_width / reduced, height / new_height / reduced
     box = (left * across, top * down, (left + crop) * across, (top + crop) * down)
     return np.asarray(image.resize((crop, crop), Image.Resampling.BILINEAR, box=box))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,7 @@ from dn2.store.schemas import MANIFEST
 from dn2.store.storage import Store
 from dn2.store.tables import iter_rows
 
+_PART = re.compile(r"\d+-[0-9a-f]{16}\.parquet")
 _TABLES = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
@@ -32,9 +34,8 @@ INSERT INTO known VALUES (?, ?, ?, ?, ?) ON CONFLICT (uri) DO UPDATE SET
 
 def part_names(store: Store, dataset: str) -> tuple[str, ...]:
     """Return the names of a dataset's manifest parts, oldest first; an unknown dataset has none."""
-    return tuple(
-        name.removesuffix(".parquet") for name in store.names(layout.manifests(dataset)) if name.endswith(".parquet")
-    )
+    names = store.names(layout.manifests(dataset))
+    return tuple(name.removesuffix(".parquet") for name in names if _PART.fullmatch(name))
 
 
 def image_id(uri: str, version: str) -> str:

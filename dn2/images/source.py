@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import heapq
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -84,7 +87,7 @@ class Source:
     def walk(self) -> Iterator[ListedFile]:
         """Yield every image below the source, in no fixed order; other and hidden files are only counted.
 
-        Nothing is held but the folder being read (for S3: one page of 1,000 names).
+        Nothing is held but the names of folders (for S3: one page of 1,000 names).
 
         Raises:
             SourceError: the source cannot be listed.
@@ -103,30 +106,39 @@ class Source:
 
     def _walk_folder(self, root: str) -> Iterator[ListedFile]:
         if Path(root).is_file():
-            status = Path(root).stat()
-            yield from self._image(self.uri, f"{status.st_size}-{status.st_mtime_ns}", status.st_size)
+            yield from self._file(root, Path(root).stat())
             return
         folders = [root]
+        links: list[str] = []  # walked last and by name, so that what a folder is called does not depend on chance
         seen = set()  # folders by device and inode: a link back up must not walk for ever
-        while folders:
-            folder = folders.pop()
+        while folders or links:
+            folder = folders.pop() if folders else heapq.heappop(links)
             status = Path(folder).stat()
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.is_dir():
-                        if not entry.name.startswith("."):
-                            folders.append(entry.path)
-                        continue
                     try:
                         status = entry.stat()
-                    except FileNotFoundError:  # a dangling link, or removed since
-                        self.ignored += 1
+                    except OSError as error:
+                        if error.errno not in (errno.ENOENT, errno.ELOOP):
+                            raise
+                        self.ignored += 1  # a link to nothing or to itself, or removed since
                         continue
-                    version = f"{status.st_size}-{status.st_mtime_ns}"
-                    yield from self._image(f"file://{_printable(entry.path)}", version, status.st_size)
+                    if not stat.S_ISDIR(status.st_mode):
+                        yield from self._file(entry.path, status)
+                    elif not entry.name.startswith("."):
+                        if entry.is_symlink():
+                            heapq.heappush(links, entry.path)
+                        else:
+                            folders.append(entry.path)
+
+    def _file(self, path: str, status: os.stat_result) -> Iterator[ListedFile]:
+        if stat.S_ISREG(status.st_mode):
+            yield from self._image(_printable(path), f"{status.st_size}-{status.st_mtime_ns}", status.st_size)
+        else:
+            self.ignored += 1  # a pipe or device: reading it may wait for ever
 
     def _walk_s3(self) -> Iterator[ListedFile]:
         bucket, _, prefix = self._location.path.partition("/")
@@ -136,14 +148,12 @@ class Source:
             page = self._location.fs.call_s3("list_objects_v2", **request)
             for item in page.get("Contents", []):
                 if not item["Key"].endswith("/"):
-                    uri = f"s3://{bucket}/{item['Key']}"
-                    yield from self._image(uri, item["ETag"].strip('"'), int(item["Size"]))
+                    yield from self._image(f"{bucket}/{item['Key']}", item["ETag"].strip('"'), int(item["Size"]))
             if not page.get("IsTruncated"):
                 return
             request["ContinuationToken"] = page["NextContinuationToken"]
 
     def _walk_any(self) -> Iterator[ListedFile]:
-        protocol = self.uri.partition("://")[0]
         fs = self._location.fs
         if fs.isfile(self._location.path):
             folders: Any = [(None, None, {"": fs.info(self._location.path)})]
@@ -151,13 +161,13 @@ class Source:
             folders = fs.walk(self._location.path, detail=True, on_error="raise")
         for _, _, files in folders:
             for info in files.values():
-                uri = f"{protocol}://{info['name'].lstrip('/')}"
-                yield from self._image(uri, _version(info), int(info.get("size") or 0))
+                yield from self._image(info["name"], _version(info), int(info.get("size") or 0))
 
-    def _image(self, uri: str, version: str, size: int) -> Iterator[ListedFile]:
-        name = uri.rpartition("/")[2]
-        if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-            yield ListedFile(uri, version, size)
+    def _image(self, path: str, version: str, size: int) -> Iterator[ListedFile]:
+        below = path.removeprefix(self._location.path)  # empty if the source is one file
+        hidden = any(name.startswith(".") for name in below.split("/"))
+        if path.lower().endswith(SUFFIXES) and not hidden:
+            yield ListedFile(self.uri + below, version, size)
         else:
             self.ignored += 1
 
@@ -168,7 +178,7 @@ class Source:
             VanishedError: the file is gone, but the source is still there and has files.
             SourceError: the file or the source cannot be read: a fault that may pass.
         """
-        path = uri.partition("://")[2]
+        path = self._location.path + uri.removeprefix(self.uri)
         try:
             with translated(SourceError, f"source {self.uri}: cannot read {uri}"):
                 if self.is_local:
@@ -209,7 +219,7 @@ def _protocols(fs: Any) -> tuple[str, ...]:
 
 def _version(info: dict[str, Any]) -> str:
     """Return what changes when the file does: an etag or checksum, else its size and time."""
-    for key in ("etag", "ETag", "md5Hash", "content_md5", "checksum"):
+    for key in ("etag", "ETag", "md5Hash", "content_md5", "checksum", "CRC"):
         if info.get(key):
             return str(info[key]).strip('"')
     times = [

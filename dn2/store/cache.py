@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from dn2.store.storage import Store
@@ -41,12 +42,14 @@ def local_copy(store: Store, path: str) -> Path:
 
 def _evict(folder: Path, *, keep: Path) -> None:
     """Remove the least recently used entries until the folder is within bounds."""
-    entries = sorted((entry for entry in folder.iterdir() if entry.is_dir()), key=lambda e: e.stat().st_mtime)
-    sizes = {entry: sum(file.stat().st_size for file in entry.iterdir()) for entry in entries}
-    total = sum(sizes.values())
-    for entry in entries:
+    entries = []
+    for entry in folder.iterdir():
+        with suppress(FileNotFoundError):  # another process evicts, or finishes its download, meanwhile
+            entries.append((entry.stat().st_mtime, sum(file.stat().st_size for file in entry.iterdir()), entry))
+    total = sum(size for _, size, _ in entries)
+    for _, size, entry in sorted(entries):
         if total <= BANK_BYTES:
             return
         if entry != keep:
             shutil.rmtree(entry, ignore_errors=True)
-            total -= sizes[entry]
+            total -= size

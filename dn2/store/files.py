@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import fsspec
 
@@ -21,7 +22,7 @@ class Location:
     Attributes:
         fs: the fsspec file system it lies on.
         path: its path there, without a slash at the end.
-        uri: its absolute URI; local paths become file:///...
+        uri: its absolute URI, which leads here again; local paths become file:///...
     """
 
     fs: Any
@@ -38,21 +39,45 @@ def locate(url: str | os.PathLike[str]) -> Location:
     """Return where a path or fsspec URL leads; relative paths are taken from the working directory.
 
     Raises:
-        ConfigError: the URL is empty, its protocol is unknown or the package for it is not installed.
+        ConfigError: the URL is empty, not UTF-8 or holds a password, its protocol is unknown or the package for it
+            is not installed.
     """
     text = os.fspath(url)
     if not text:
         raise ConfigError("got an empty path or URL: expected a folder, or a URL such as s3://bucket/prefix")
-    if "://" not in text or text.startswith("file://"):
-        path = str(Path(text.removeprefix("file://")).expanduser().absolute())
-        path = os.path.normpath(path)
+    if not _is_utf8(text):
+        raise ConfigError(f"path {text!r}: got bytes that are not UTF-8, which no table can hold: rename the folder")
+    for protocol in ("file://", "local://"):
+        text = text.removeprefix(protocol)
+    if "://" not in text:
+        path = _absolute(text)
         return Location(fsspec.filesystem("file"), path, f"file://{path}")
+    if urlsplit(text).password:
+        raise ConfigError(
+            f"URL of {urlsplit(text).hostname}: got a password in it, which would be written into every file; "
+            f"expected it in fsspec's own configuration"
+        )
     try:
         fs, path = fsspec.core.url_to_fs(text, use_listings_cache=False, skip_instance_cache=True)
     except (ValueError, ImportError) as error:
         raise ConfigError(f"URL {text!r} cannot be opened: {error}") from error
     path = path.rstrip("/")
-    return Location(fs, path, f"{text.partition('://')[0]}://{path.lstrip('/')}")
+    return Location(fs, path, text.rstrip("/") if path else text)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _absolute(text: str) -> str:
+    try:
+        return os.path.normpath(Path(text).expanduser().absolute())
+    except RuntimeError as error:  # ~name of nobody on this machine
+        raise ConfigError(f"path {text!r}: {error}") from error
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from dn2.errors import NotFoundError, StoreError
+from dn2.errors import Dn2Error, NotFoundError, StoreError
 from dn2.store.files import Location, locate, translated
 
 _TEMPORARY = ".tmp"  # unfinished files lie here; no reader ever looks inside
@@ -79,7 +79,7 @@ class Store:
         try:
             with self._errors("list", folder):
                 found = self._location.fs.ls(self._full(folder), detail=False, refresh=True)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return []
         names = {str(name).rstrip("/").rpartition("/")[2] for name in found}
         return sorted(name for name in names if name and not name.startswith("."))
@@ -94,15 +94,16 @@ class Store:
         with self._not_found(path), self._errors("read", path):
             return cast(bytes, self._location.fs.cat_file(self._full(path)))
 
-    def open_input(self, path: str) -> IO[bytes]:
-        """Return a seekable binary reader.
+    @contextmanager
+    def open_input(self, path: str) -> Iterator[IO[bytes]]:
+        """Yield a seekable binary reader.
 
         Raises:
             NotFoundError: there is no such file.
-            StoreError: it cannot be read.
+            StoreError: it cannot be read, when it is opened or later inside the block.
         """
-        with self._not_found(path), self._errors("read", path):
-            return cast("IO[bytes]", self._location.fs.open(self._full(path), "rb"))
+        with self._not_found(path), self._errors("read", path), self._location.fs.open(self._full(path), "rb") as file:
+            yield file
 
     @contextmanager
     def _not_found(self, path: str) -> Iterator[None]:
@@ -138,8 +139,8 @@ class Store:
                     raise StoreError(f"store {self.uri}: cannot make its folders: {error}") from error
             temporary = folder / f"{uuid.uuid4().hex}{target.suffix}"
             try:
-                yield temporary
-                with self._errors("write", path):
+                with self._full_disk(path):
+                    yield temporary
                     _flush(temporary)
                     temporary.replace(target)
             finally:
@@ -148,7 +149,8 @@ class Store:
         folder = Path(tempfile.mkdtemp(prefix="dn2-"))
         try:
             temporary = folder / "file"
-            yield temporary
+            with self._full_disk(path):
+                yield temporary
             with self._errors("write", path):
                 try:
                     self._location.fs.put_file(str(temporary), self._full(path))
@@ -156,6 +158,16 @@ class Store:
                     raise StoreError(f"store {self.uri}: cannot write {path!r}: {error}") from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def _full_disk(self, path: str) -> Iterator[None]:
+        """Translate what a disk raises; every other error belongs to the caller, whose block runs inside."""
+        try:
+            yield
+        except Dn2Error:
+            raise
+        except OSError as error:
+            raise StoreError(f"store {self.uri}: cannot write {path!r}: {error}") from error
 
     def local(self, path: str) -> Path | None:
         """Return a file's place on this machine's disk, or None for a remote store."""
@@ -166,14 +178,15 @@ class Store:
 
         Raises:
             NotFoundError: there is no such file.
-            StoreError: it cannot be read.
+            StoreError: it cannot be read, or the local path cannot be written.
         """
-        target.parent.mkdir(parents=True, exist_ok=True)
+        with translated(StoreError, f"cannot make the folder {target.parent}"):
+            target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.parent / f".{uuid.uuid4().hex}"
         try:
-            with self._not_found(path), self._errors("read", path):
+            with self._not_found(path), self._errors(f"copy to {target}", path):
                 self._location.fs.get_file(self._full(path), str(temporary))
-            temporary.replace(target)
+                temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -76,22 +76,30 @@ def reading(store: Store, path: str, schema: Schema) -> Iterator[pq.ParquetFile]
 
     Raises:
         NotFoundError: there is no such file.
-        SchemaError: it is no Parquet file, another kind of file, or of another version.
+        SchemaError: it is no Parquet file, a damaged one, another kind of file, or of another version.
+        StoreError: it cannot be read.
     """
-    with store.open_input(path) as file:
-        try:
-            parquet = pq.ParquetFile(file)
-        except pa.ArrowInvalid as error:
-            raise SchemaError(f"{store.uri_of(path)}: got a damaged file, expected Parquet: {error}") from error
-        with parquet:
-            footer = parquet.schema_arrow.metadata or {}
-            got = (footer.get(b"dn2.schema", b"?").decode(), footer.get(b"dn2.schema_version", b"?").decode())
-            if got != (schema.name, str(schema.version)):
-                raise SchemaError(
-                    f"{store.uri_of(path)}: got schema {got[0]} version {got[1]}, "
-                    f"expected {schema.name} version {schema.version}"
-                )
-            yield parquet
+    with store.open_input(path) as file, _damage(store.uri_of(path)), pq.ParquetFile(file) as parquet:
+        footer = parquet.schema_arrow.metadata or {}
+        got = (footer.get(b"dn2.schema", b"?").decode(), footer.get(b"dn2.schema_version", b"?").decode())
+        if got != (schema.name, str(schema.version)):
+            raise SchemaError(
+                f"{store.uri_of(path)}: got schema {got[0]} version {got[1]}, "
+                f"expected {schema.name} version {schema.version}"
+            )
+        yield parquet
+
+
+@contextmanager
+def _damage(uri: str) -> Iterator[None]:
+    """Tell a file that is no good from a disk or network that fails: Arrow's own OSError has no number."""
+    try:
+        yield
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+            raise
+        detail = str(error).strip().partition("\n")[0]
+        raise SchemaError(f"{uri}: got a damaged file, expected Parquet: {detail}") from error
 
 
 def read_config(store: Store, path: str, schema: Schema) -> dict[str, Any]:

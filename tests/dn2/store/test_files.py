@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dn2.errors import ConfigError, NotFoundError, SourceError, StoreError
+from dn2.store.files import locate, translated
+
+
+def test_relative_path_becomes_an_absolute_file_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    location = locate("store")
+    assert f"file://{tmp_path}/store" == location.uri
+    assert f"{tmp_path}/store" == location.path
+    assert location.is_local
+
+
+def test_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert f"file://{tmp_path}/store" == locate("~/store").uri
+
+
+@pytest.mark.parametrize("text", ["{}/store", "{}/store/", "{}/./store", "{}/x/../store", "file://{}/store"])
+def test_one_folder_has_one_uri(text: str, tmp_path: Path):
+    assert f"file://{tmp_path}/store" == locate(text.format(tmp_path)).uri
+
+
+def test_path_objects_are_taken(tmp_path: Path):
+    assert f"file://{tmp_path}" == locate(tmp_path).uri
+
+
+def test_local_is_another_word_for_file(tmp_path: Path):
+    """fsspec knows both; only one of them may lead to atomic writes by another name."""
+    assert locate(tmp_path) == locate(f"local://{tmp_path}")
+
+
+@pytest.mark.parametrize("name", ["with space", "a::b", "a#b", "a%20b", "a?b=c", "quote'\"", "line\nbreak", "bäume"])
+def test_hostile_folder_names_are_kept_as_they_are(name: str, tmp_path: Path):
+    location = locate(tmp_path / name)
+    assert f"{tmp_path}/{name}" == location.path
+    assert location == locate(location.uri)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "memory://store",
+        "memory:///store/sub",
+        "memory://",
+        "s3://bucket",
+        "s3://bucket/prefix/",
+        "s3a://bucket/prefix",
+        "http://127.0.0.1:1/pictures/",
+        "simplecache::s3://bucket/prefix",
+    ],
+)
+def test_uri_leads_to_the_same_place_again(url: str):
+    """Tasks pass URIs on and open them again: no host and no outer protocol may get lost."""
+    first = locate(url)
+    again = locate(first.uri)
+    assert (first.path, first.uri, type(first.fs)) == (again.path, again.uri, type(again.fs))
+    assert not first.is_local
+
+
+def test_slash_at_the_end_does_not_make_another_place():
+    assert locate("s3://bucket/prefix").uri == locate("s3://bucket/prefix/").uri == "s3://bucket/prefix"
+
+
+def test_empty_url_is_a_config_error():
+    with pytest.raises(ConfigError, match="got an empty path or URL: expected a folder"):
+        locate("")
+
+
+def test_unknown_protocol_is_a_config_error():
+    with pytest.raises(ConfigError, match="URL 'gopher://host/x' cannot be opened: Protocol not known: gopher"):
+        locate("gopher://host/x")
+
+
+def test_protocol_whose_package_is_missing_is_a_config_error():
+    with pytest.raises(ConfigError, match="URL 'dropbox://x' cannot be opened"):
+        locate("dropbox://x")
+
+
+def test_home_of_nobody_is_a_config_error():
+    with pytest.raises(ConfigError, match="path '~no-such-user/x': Could not determine home directory"):
+        locate("~no-such-user/x")
+
+
+def test_path_that_is_not_utf8_is_a_config_error(tmp_path: Path):
+    with pytest.raises(ConfigError, match="got bytes that are not UTF-8"):
+        locate(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+
+
+def test_password_in_a_url_is_refused_and_not_repeated():
+    """URIs are written into every manifest and report."""
+    with pytest.raises(ConfigError, match="URL of host: got a password") as caught:
+        locate("sftp://user:hunter2@host/folder")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_foreign_errors_become_ours_in_one_line():
+    with pytest.raises(StoreError, match=r"^store: one line$") as caught, translated(StoreError, "store"):
+        raise RuntimeError("one line\nand another")
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_foreign_error_without_a_message_is_named():
+    with pytest.raises(StoreError, match=r"^store: RuntimeError$"), translated(StoreError, "store"):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("x"), NotFoundError("x"), SourceError("x")])
+def test_missing_files_and_own_errors_pass_untranslated(error: Exception):
+    with pytest.raises(type(error)) as caught, translated(StoreError, "store"):
+        raise error
+    assert caught.value is error
