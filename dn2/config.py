@@ -40,13 +40,9 @@ Name = Annotated[str, AfterValidator(check_name)]
 
 
 class Config(BaseModel):
-    """A frozen group of settings that refuses unknown fields."""
+    """A frozen group of settings that refuses unknown fields, and numbers that JSON has no word for."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-    def fingerprint(self) -> str:
-        """Return 16 hex digits that change when any setting changes."""
-        return fingerprint(self.model_dump(mode="json"))
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class EmbedConfig(Config):
@@ -92,7 +88,7 @@ class RejectLimits(Config):
     """How many unreadable images are too many."""
 
     max_reject_rate: float = Field(
-        0.05, ge=0, le=1, description="Training stops when more than this share of images cannot be read ..."
+        0.05, ge=0, le=1, description="Training stops and scoring warns if more than this share of images is unreadable ..."
     )
     max_rejects: int = Field(20, ge=0, description="... and more than this many of them.")
 

@@ -3,7 +3,8 @@
     Dn2Error
     ├── ConfigError         (ValueError)         a setting or argument that cannot work
     ├── NotFoundError       (FileNotFoundError)  a source, bank or version that was named and is not there
-    ├── SourceError         (OSError)            a source that is empty, or cannot be listed or read
+    ├── SourceError         (OSError)            a source that cannot be listed or read
+    │   └── EmptySourceError                     a source without a single image
     ├── StoreError          (OSError)            the store cannot be read or written
     ├── SchemaError         (ValueError)         a file in the store is not what its name says
     ├── WeightsError        (FileNotFoundError)  a backbone's weights are not on this machine, or do not fit
@@ -30,7 +31,11 @@ class NotFoundError(Dn2Error, FileNotFoundError):
 
 
 class SourceError(Dn2Error, OSError):
-    """A source that is empty, or that cannot be listed or read."""
+    """A source that cannot be listed or read."""
+
+
+class EmptySourceError(SourceError):
+    """A source without a single image."""
 
 
 class StoreError(Dn2Error, OSError):

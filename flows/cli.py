@@ -180,7 +180,7 @@ def score(
     source: Source,
     store: Store = "dn2-store",
     bank: Bank = "default",
-    out: Annotated[Path | None, typer.Option(help="Local folder to copy the finished report to.")] = None,
+    out: Annotated[str | None, typer.Option(help="Local folder to copy the finished report to.")] = None,
     dataset: Dataset = None,
     backbone: Backbone = "auto",
     engine: EngineOption = Engine.auto,
@@ -198,7 +198,7 @@ def score(
                 "dataset": dataset,
                 "bank": bank,
                 "embed": _embed_settings(backbone, engine, device, batch_size, shard_size),
-                "out": None if out is None else str(out),
+                "out": out,
             }
         )
 

@@ -14,7 +14,7 @@ from prefect.logging import get_run_logger
 
 import dn2
 from dn2.config import EmbedConfig, FitConfig, ScoreConfig
-from dn2.errors import SourceError, StoreError
+from dn2.errors import EmptySourceError, SourceError, StoreError
 from dn2.features.embed import embed_shards, resolved
 from dn2.features.shards import plan_shards
 from dn2.records import BankVersion, Dataset, Embedded, EmbeddedShard, Report, ScoredShard, Shard
@@ -26,6 +26,8 @@ def may_pass(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
     """Return True if a task failed for a reason that may pass: a network, a disk, a bucket."""
     try:
         state.result()
+    except EmptySourceError:
+        return False
     except (SourceError, StoreError):
         return True
     except Exception:  # every other failure would only come again

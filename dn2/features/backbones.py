@@ -8,10 +8,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
 
 import torch
-import torchvision
 from torch import nn
 
 from dn2.config import fingerprint
@@ -20,14 +18,14 @@ from dn2.images.decoding import Preprocessing
 
 OFFLINE = "efficientnet_lite0"
 _PREFERRED = "resnet101"
-_TORCHVISION = {
-    "resnet18": ("ResNet18", 512),
-    "resnet34": ("ResNet34", 512),
-    "resnet50": ("ResNet50", 2048),
-    "resnet101": ("ResNet101", 2048),
-    "resnet152": ("ResNet152", 2048),
-    "wide_resnet50_2": ("Wide_ResNet50_2", 2048),
-    "wide_resnet101_2": ("Wide_ResNet101_2", 2048),
+_TORCHVISION = {  # embedding length, and file of the weights IMAGENET1K_V1, where torch's hub puts it
+    "resnet18": (512, "resnet18-f37072fd.pth"),
+    "resnet34": (512, "resnet34-b627a593.pth"),
+    "resnet50": (2048, "resnet50-0676ba61.pth"),
+    "resnet101": (2048, "resnet101-63fe2227.pth"),
+    "resnet152": (2048, "resnet152-394f9c45.pth"),
+    "wide_resnet50_2": (2048, "wide_resnet50_2-95faca4d.pth"),
+    "wide_resnet101_2": (2048, "wide_resnet101_2-32ee1156.pth"),
 }
 NAMES = (OFFLINE, *_TORCHVISION)
 
@@ -97,9 +95,11 @@ class Backbone:
         try:
             state = torch.load(self.weights, map_location="cpu", weights_only=True)
             network.load_state_dict(state)
-        except (RuntimeError, EOFError, TypeError, AttributeError, pickle.UnpicklingError) as error:
-            line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise WeightsError(f"backbone {self.name}: weights file {self.weights} does not fit: {line}") from error
+        except Exception as error:  # torch raises nearly anything on bad bytes
+            raise WeightsError(
+                f"backbone {self.name}: weights file {self.weights} does not fit: {_reason(error)}; "
+                f"put there what {self.origin} provides"
+            ) from error
         return Features(network, pooled, self.preprocessing).eval()
 
 
@@ -159,10 +159,11 @@ def _lite0() -> Backbone:
 
 def _from_torchvision(name: str) -> Backbone:
     """Return a ResNet with the weights of 2015 to 2020 (IMAGENET1K_V1): the paper's. V2 features are less local."""
-    prefix, dim = _TORCHVISION[name]
-    url = cast(Any, torchvision.models.get_weight(f"{prefix}_Weights.IMAGENET1K_V1")).url
+    dim, file = _TORCHVISION[name]
 
     def build() -> tuple[nn.Module, Callable[[torch.Tensor], torch.Tensor]]:
+        import torchvision  # takes more than a second, which the other backbones need not wait for
+
         network = torchvision.models.get_model(name, weights=None)
         return network, lambda pixels: _without_head(network, pixels)
 
@@ -170,9 +171,9 @@ def _from_torchvision(name: str) -> Backbone:
         name=name,
         dim=dim,
         preprocessing=Preprocessing(),
-        weights=Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2],
+        weights=Path(torch.hub.get_dir()) / "checkpoints" / file,
         build=build,
-        origin=url,
+        origin=f"https://download.pytorch.org/models/{file}",
     )
 
 
@@ -182,6 +183,14 @@ def _without_head(network: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
         if name != "fc":
             pixels = layer(pixels)
     return pixels.flatten(1)
+
+
+def _reason(error: Exception) -> str:
+    """Return in one line why a weights file could not be loaded."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is damaged, or holds other things than tensors"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300] or type(error).__name__
 
 
 @cache

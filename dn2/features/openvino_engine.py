@@ -50,7 +50,11 @@ def _network(backbone: Backbone) -> Any:
     made_by = f"dn2-{version('dn2')}-openvino-{version('openvino')}-torch-{torch.__version__}"
     folder = cache_dir() / "openvino" / f"{backbone.embedder().id}-{made_by}"
     if (folder / "network.xml").exists():
-        return openvino.Core().read_model(folder / "network.xml")
+        try:
+            return openvino.Core().read_model(folder / "network.xml")
+        except RuntimeError:
+            log.warning("the converted network in %s is damaged: it is converted anew", folder)
+            shutil.rmtree(folder, ignore_errors=True)
     side = backbone.preprocessing.crop
     example = torch.zeros(2, 3, side, side, dtype=torch.uint8)
     with torch.inference_mode(), warnings.catch_warnings():
@@ -60,7 +64,7 @@ def _network(backbone: Backbone) -> Any:
         )
     try:
         _keep(network, folder)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # OpenVINO raises the latter when the disk is full
         log.warning("cannot keep the converted network in %s (%s): it is converted anew each time", folder, error)
     return network
 

@@ -10,7 +10,7 @@ from logging import getLogger
 from typing import Any
 
 from dn2.config import check_name
-from dn2.errors import ConfigError, SourceError
+from dn2.errors import ConfigError, EmptySourceError
 from dn2.images.manifest import ManifestIndex, part_names
 from dn2.images.source import SUFFIXES, ListedFile, Source
 from dn2.progress import advance
@@ -41,7 +41,8 @@ def ingest(
 
     Raises:
         NotFoundError: there is no such source.
-        SourceError: it cannot be listed, or holds no image.
+        EmptySourceError: it holds no image.
+        SourceError: it cannot be listed.
         ConfigError: the name is no valid name, or belongs to a dataset of another source.
         StoreError: the store cannot be written.
     """
@@ -52,7 +53,7 @@ def ingest(
     with ManifestIndex.of(store, name, parts) as index:
         images = index.find(_counted(opened.walk()))
         if not images:
-            raise SourceError(
+            raise EmptySourceError(
                 f"source {opened.uri}: got no image ({opened.ignored} other files), "
                 f"expected files named {', '.join('*' + suffix for suffix in SUFFIXES)} in it or below it"
             )

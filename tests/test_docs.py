@@ -1,0 +1,190 @@
+"""The documentation says what the code does: links, columns, settings, paths, messages and variables."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import typer
+from pydantic.fields import FieldInfo
+
+from dn2.config import Config, EmbedConfig, FitConfig, ScoreConfig
+from dn2.store import layout
+from dn2.store.schemas import EMBEDDINGS, MANIFEST, REPORT, Schema
+from flows import parameters
+from flows.cli import app
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+SETTINGS = (EmbedConfig, FitConfig, ScoreConfig)
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text("utf-8")
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+
+
+def anchors(text: str) -> set[str]:
+    """The names a browser can jump to: headings in lower case, spaces as dashes, without other marks."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def first_cells(text: str, header: str) -> list[str]:
+    """The first cell of every row of the tables whose first header is `header`."""
+    cells, inside = [], False
+    for line in text.splitlines():
+        first = line.split("|")[1].strip() if line.startswith("|") else ""
+        inside = first == header or (inside and bool(first))
+        if inside and first != header and not first.startswith("---"):
+            cells.append(first)
+    return cells
+
+
+def names_in(cells: list[str]) -> list[str]:
+    return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_leads_somewhere(page: Path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text("utf-8"))):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), target
+        assert ROOT in there.parents, target
+        assert not anchor or anchor in anchors(there.read_text("utf-8")), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_page_has_one_title_and_whole_tables(page: Path):
+    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
+    assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len({line.count("|") for line in table.splitlines()}) == 1, table
+
+
+def test_index_leads_to_every_page_of_docs():
+    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", text_of("docs/index.md")))
+    assert linked == {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
+
+
+def test_decisions_are_numbered_without_gaps():
+    names = sorted(path.name for path in (ROOT / "docs" / "decisions").iterdir())
+    assert [name[:5] for name in names] == [f"{number:04d}-" for number in range(1, len(names) + 1)]
+    for name in names:
+        assert text_of(f"docs/decisions/{name}").startswith(f"# {name[:4]} ")
+
+
+@pytest.mark.parametrize(
+    ("page", "schema"),
+    [
+        ("README.md", REPORT),
+        ("docs/reports.md", REPORT),
+        ("docs/manifests-and-datasets.md", MANIFEST),
+        ("docs/embeddings.md", EMBEDDINGS),
+    ],
+)
+def test_columns_listed_are_those_of_the_schema_in_order(page: str, schema: Schema):
+    assert names_in(first_cells(text_of(page), "column")) == schema.columns.names
+
+
+def limits_of(field: FieldInfo) -> str:
+    """The values a setting may have, in words."""
+    choices = getattr(field.annotation, "__args__", ())
+    words = [f"`{choice}`" for choice in choices]
+    signs = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    for limit in field.metadata:
+        words += [f"{sign} {getattr(limit, name):,}" for name, sign in signs.items() if hasattr(limit, name)]
+    return ", ".join(words)
+
+
+def table_of(model: type[Config]) -> str:
+    """The table of a model's settings as docs/settings.md must hold it."""
+    lines = ["| setting | default | limits | what it does |", "|---|---|---|---|"]
+    for name, field in model.model_fields.items():
+        lines.append(f"| `{name}` | `{field.default}` | {limits_of(field)} | {field.description} |")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("model", SETTINGS)
+def test_settings_page_holds_every_field_with_default_limits_and_description(model: type[Config]):
+    """Paste the table that this test prints when a setting has changed."""
+    title = f"## {model.__name__}\n"
+    text = text_of("docs/settings.md")
+    section = text[text.index(title) + len(title) :].partition("\n## ")[0]
+    assert "\n".join(re.findall(r"^\|.*$", section, re.MULTILINE)) == table_of(model)
+
+
+def test_settings_page_has_a_section_for_every_model_of_settings():
+    groups = {
+        field.annotation.__name__
+        for model in (parameters.EmbedParameters, parameters.TrainParameters, parameters.ScoreParameters)
+        for field in model.model_fields.values()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Config)
+    }
+    assert groups == {model.__name__ for model in SETTINGS}
+    assert set(re.findall(r"^## (\w+Config)$", text_of("docs/settings.md"), re.MULTILINE)) == groups
+
+
+def test_settings_page_names_the_options_of_every_command():
+    rows = re.findall(r"^\| `dn2 (\w+)` \| (.*) \|$", text_of("docs/settings.md"), re.MULTILINE)
+    listed = {command: set(re.findall(r"`(--[\w-]+)`", options)) for command, options in rows}
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    real = {
+        name: {option for one in command.params for option in one.opts if option.startswith("--")} - {"--help"}
+        for name, command in commands.items()
+    }
+    assert listed == real
+
+
+def test_store_page_names_every_path_of_the_layout():
+    """Each function of `dn2.store.layout` is called with its parameters' names as placeholders."""
+    listed = set(names_in(first_cells(text_of("docs/store.md"), "path")))
+    nouns = {"bank_name": "<name>", "embedding_shard": "embeddings/<embedder>/<shard>.parquet"}
+    made = set()
+    for name, function in inspect.getmembers(layout, inspect.isfunction):
+        path = function(*(nouns.get(one, f"<{one}>") for one in inspect.signature(function).parameters))
+        if name != "manifests":  # the folder of `manifest`
+            made.add(path)
+    assert listed == made | {".tmp/"}
+
+
+def literals() -> str:
+    """Every piece of text in the source of the library, the tasks and the flows, with its values cut out."""
+    pieces = []
+    for path in (path for room in ("dn2", "tasks", "flows") for path in (ROOT / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                pieces.append(node.value)
+    return "\n".join(pieces)
+
+
+def test_messages_explained_are_messages_of_the_code():
+    source = literals()
+    text = text_of("docs/troubleshooting.md")
+    explained = names_in(first_cells(text, "message says") + first_cells(text, "warning says"))
+    assert len(explained) > 25
+    assert [message for message in explained if message not in source] == []
+
+
+def test_reject_reasons_explained_are_reasons_of_the_code():
+    source = literals()
+    explained = names_in(first_cells(text_of("docs/embeddings.md"), "reason"))
+    parts = [part.strip() for reason in explained for part in reason.split("...") if part.strip()]
+    assert len(parts) >= len(explained) == 8
+    assert [part for part in parts if part not in source] == []
+
+
+def test_environment_variables_that_dn2_sets_are_listed_with_their_values():
+    code = "".join(path.read_text("utf-8") for path in (ROOT / "flows").glob("*.py"))
+    real = re.findall(r'environ\.setdefault\("(\w+)", "(\w+)"\)', code)
+    table = text_of("docs/operations.md").partition("set by dn2 to")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \| `(\w+)` \|", table, re.MULTILINE) == real
