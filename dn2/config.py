@@ -88,7 +88,10 @@ class RejectLimits(Config):
     """How many unreadable images are too many."""
 
     max_reject_rate: float = Field(
-        0.05, ge=0, le=1, description="Training stops and scoring warns if more than this share of images is unreadable ..."
+        0.05,
+        ge=0,
+        le=1,
+        description="Training stops and scoring warns if more than this share of images is unreadable ...",
     )
     max_rejects: int = Field(20, ge=0, description="... and more than this many of them.")
 

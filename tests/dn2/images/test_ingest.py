@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import dn2
-from dn2.errors import ConfigError, NotFoundError, SourceError, StoreError
+from dn2.errors import ConfigError, EmptySourceError, NotFoundError, StoreError
 from dn2.images.manifest import image_id
 from dn2.progress import Advance, listening
 from dn2.store.schemas import MANIFEST
@@ -146,7 +146,7 @@ def test_emptied_source_is_an_error_not_a_mass_vanishing(folder: Path, store: St
     first = dn2.ingest(folder, store, dataset="x")
     for path in ("a.png", "b.png", "sub/c.jpg"):
         (folder / path).unlink()
-    with pytest.raises(SourceError, match=r"got no image \(0 other files\), expected files named \*\.jpg"):
+    with pytest.raises(EmptySourceError, match=r"got no image \(0 other files\), expected files named \*\.jpg"):
         dn2.ingest(folder, store, dataset="x")
     assert tuple(name.removesuffix(".parquet") for name in store.names("manifests/x")) == first.parts
 
@@ -154,14 +154,14 @@ def test_emptied_source_is_an_error_not_a_mass_vanishing(folder: Path, store: St
 def test_folder_without_images_is_an_error_that_writes_nothing(tmp_path: Path, store: Store):
     touch(tmp_path / "source", "notes.txt", "scan.tiff", ".hidden.png")
     expected = rf"source file://{tmp_path}/source: got no image \(3 other files\)"
-    with pytest.raises(SourceError, match=expected):
+    with pytest.raises(EmptySourceError, match=expected):
         dn2.ingest(tmp_path / "source", store)
     assert not (tmp_path / "store").exists()
 
 
 def test_empty_folder_is_an_error_that_writes_nothing(tmp_path: Path, store: Store):
     (tmp_path / "source").mkdir()
-    with pytest.raises(SourceError, match=rf"source file://{tmp_path}/source: got no image \(0 other files\)"):
+    with pytest.raises(EmptySourceError, match=rf"source file://{tmp_path}/source: got no image \(0 other files\)"):
         dn2.ingest(tmp_path / "source", store)
     assert not (tmp_path / "store").exists()
 

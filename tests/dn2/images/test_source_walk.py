@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dn2
-from dn2.errors import SourceError
+from dn2.errors import EmptySourceError, SourceError
 from dn2.images.source import Source
 from dn2.store.files import locate
 from dn2.store.storage import Store
@@ -59,7 +59,7 @@ def test_single_file_is_a_source(tmp_path: Path):
 
 def test_single_file_that_is_no_image_is_refused(tmp_path: Path):
     touch(tmp_path, "a.txt")
-    with pytest.raises(SourceError, match=r"a\.txt: got no image \(1 other files\)"):
+    with pytest.raises(EmptySourceError, match=r"a\.txt: got no image \(1 other files\)"):
         dn2.ingest(tmp_path / "a.txt", tmp_path / "store")
 
 
