@@ -18,7 +18,7 @@ class IngestParameters(Config):
 class EmbedParameters(IngestParameters):
     """What to embed, and how."""
 
-    embed: EmbedConfig = Field(default_factory=EmbedConfig, description="How images become embeddings.")
+    embed: EmbedConfig = Field(default_factory=EmbedConfig, description="Backbone, engine and sizes.")
 
 
 class TrainParameters(EmbedParameters):
