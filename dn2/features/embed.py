@@ -17,7 +17,7 @@ from dn2.config import EmbedConfig, fingerprint
 from dn2.errors import EmbedderError
 from dn2.features.backbones import Backbone, backbone
 from dn2.features.draft import Draft
-from dn2.features.engines import Engine, load_engine
+from dn2.features.engines import Engine, embed_pixels, load_engine
 from dn2.features.probes import check_engine
 from dn2.features.reading import Item, Wanted, read_ahead
 from dn2.features.shards import plan_shards
@@ -165,11 +165,7 @@ def _embeddings(engine: Engine, items: Sequence[Item], dim: int) -> npt.NDArray[
     pixels = [item.pixels for item in items if item.pixels is not None]
     if not pixels:
         return np.zeros((0, dim), np.float16)
-    with np.errstate(over="ignore"):
-        vectors = engine(np.ascontiguousarray(np.stack(pixels).transpose(0, 3, 1, 2))).astype(np.float16)
-    if not np.isfinite(vectors).all():
-        raise EmbedderError(f"{engine.name}: got embeddings that are not finite in float16: the weights are no good")
-    return vectors
+    return embed_pixels(engine, pixels)
 
 
 def _provenance(shard: Shard, chosen: Backbone, engine: Engine, config: EmbedConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from logging import getLogger
 from typing import Protocol
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dn2.errors import ConfigError
+from dn2.errors import ConfigError, EmbedderError
 from dn2.features.backbones import Backbone
 
 log = getLogger(__name__)
@@ -43,6 +44,19 @@ class TorchEngine:
             batch = torch.from_numpy(pixels).to(self._device, memory_format=torch.channels_last)
             embeddings: npt.NDArray[np.float32] = self._features(batch).cpu().numpy()
         return embeddings
+
+
+def embed_pixels(engine: Engine, pixels: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float16]:
+    """Return (M, D) float16 embeddings, as they are stored, of M times (H, W, 3) uint8 pixels.
+
+    Raises:
+        EmbedderError: the network gave numbers that are not finite in float16.
+    """
+    with np.errstate(over="ignore"):
+        vectors = engine(np.ascontiguousarray(np.stack(pixels).transpose(0, 3, 1, 2))).astype(np.float16)
+    if not np.isfinite(vectors).all():
+        raise EmbedderError(f"{engine.name}: got embeddings that are not finite in float16: the weights are no good")
+    return vectors
 
 
 def load_engine(backbone: Backbone, *, engine: str = "auto", device: str = "auto") -> Engine:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dn2.errors import EmbedderError
 from dn2.features.backbones import Embedder
-from dn2.features.engines import Engine
+from dn2.features.engines import Engine, embed_pixels
 from dn2.images.decoding import decode
 from dn2.store import layout
 from dn2.store.schemas import PROBES
@@ -52,14 +52,14 @@ def _encode(pixels: npt.NDArray[np.uint8], kind: str) -> bytes:
 def embed_pictures(encoded: Sequence[bytes], embedder: Embedder, engine: Engine) -> npt.NDArray[np.float16]:
     """Return (N, D) float16 embeddings of encoded pictures."""
     crops = [decode(data, embedder.preprocessing, max_pixels=10**7, thumbnail_px=16).pixels for data in encoded]
-    return engine(np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2))).astype(np.float16)
+    return embed_pixels(engine, crops)
 
 
 def check_engine(store: Store, embedder: Embedder, engine: Engine) -> None:
     """Make sure that this process embeds as those did that filled the embedder's folder; the first one sets the mark.
 
     Raises:
-        EmbedderError: it does not.
+        EmbedderError: it does not, or the network gave no finite numbers.
     """
     path = layout.probes(embedder.id)
     if not store.exists(path):

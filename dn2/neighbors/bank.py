@@ -31,14 +31,16 @@ def open_bank(store: str | os.PathLike[str] | Store, name: str, *, version: str 
     """Return a version of a bank, by default the current one.
 
     Raises:
+        ConfigError: the name is no valid name.
         NotFoundError: there is no such bank or version in the store.
-        SchemaError: its version file is not one.
+        SchemaError: its pointer or version file is not one.
     """
-    store = Store.open(store)
+    store, name = Store.open(store), check_name(name)
     if version is None:
-        version = _current(store, check_name(name))
+        version = _current(store, name)
         if version is None:
-            names = ", ".join(store.names("banks")) or "none"
+            banks = store.names("banks")  # one whose first training did not end has no pointer yet
+            names = ", ".join(bank for bank in banks if store.exists(layout.bank_pointer(bank))) or "none"
             raise NotFoundError(f"bank {name!r}: not in store {store.uri}, which has: {names}; make it with dn2 train")
     document = _document(store, name, version)
     return BankVersion(**{field.name: document[field.name] for field in fields(BankVersion)})
@@ -46,10 +48,23 @@ def open_bank(store: str | os.PathLike[str] | Store, name: str, *, version: str 
 
 def _document(store: Store, name: str, version: str) -> dict[str, Any]:
     path = layout.bank_version(name, version)
-    document: dict[str, Any] = json.loads(store.read(path))
+    document = _read_json(store, path)
     got = {key: document.get(key) for key in _SCHEMA}
     if got != _SCHEMA:
         raise SchemaError(f"{store.uri_of(path)}: got {got}, expected {_SCHEMA}")
+    missing = {"segments", *(field.name for field in fields(BankVersion))} - document.keys()
+    if missing:
+        raise SchemaError(f"{store.uri_of(path)}: got a bank version without {', '.join(sorted(missing))}")
+    return document
+
+
+def _read_json(store: Store, path: str) -> dict[str, Any]:
+    try:
+        document = json.loads(store.read(path))
+    except ValueError as error:
+        raise SchemaError(f"{store.uri_of(path)}: got a damaged file, expected JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise SchemaError(f"{store.uri_of(path)}: got {document!r:.60}, expected a JSON object")
     return document
 
 
@@ -76,7 +91,12 @@ def make_current(store: Store, record: BankVersion) -> None:
 
 def _current(store: Store, name: str) -> str | None:
     pointer = layout.bank_pointer(name)
-    return str(json.loads(store.read(pointer))["version"]) if store.exists(pointer) else None
+    if not store.exists(pointer):
+        return None
+    document = _read_json(store, pointer)
+    if not isinstance(document.get("version"), str):
+        raise SchemaError(f"{store.uri_of(pointer)}: got {document!r:.60}, expected the name of a version")
+    return cast(str, document["version"])
 
 
 def keys(values: Iterable[str | None]) -> npt.NDArray[np.int64]:

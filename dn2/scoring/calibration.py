@@ -12,23 +12,34 @@ LEAVE_ONE_OUT_ROWS = 10_000  # up to here every image is scored against all othe
 _HELD_OUT_SHARE, _HELD_OUT_ROWS = 0.2, 5_000
 
 
-def usable_groups(group_keys: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.int64]:
-    """Return the group keys, or none (-1) where leaving out the largest group would leave fewer than k images.
+def usable_groups(
+    group_keys: npt.NDArray[np.int64], content_keys: npt.NDArray[np.int64], k: int
+) -> npt.NDArray[np.int64]:
+    """Return the group keys, or none (-1) where some image would have fewer than k others outside its group.
 
     Args:
         group_keys: (N,) int64, -1 where an image has no group.
+        content_keys: (N,) int64, equal for equal bytes: copies of an image do not count as others.
         k: neighbours of a score.
     """
-    known = group_keys[group_keys != -1]
-    largest = np.unique(known, return_counts=True)[1].max() if len(known) else 0
-    return group_keys if len(group_keys) - largest >= k else np.full_like(group_keys, -1)
+    group, content, both = (
+        _sizes(keys) for keys in (group_keys, content_keys, np.stack([group_keys, content_keys], axis=1))
+    )
+    others = len(group_keys) - group - content + both
+    return group_keys if (others >= k)[group_keys != -1].all() else np.full_like(group_keys, -1)
+
+
+def _sizes(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return (N,) how many rows of keys, (N,) or (N, M), are equal to each row."""
+    _, unit_of, counts = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
+    return counts[unit_of.reshape(-1)]
 
 
 def held_out_rows(content_keys: npt.NDArray[np.int64], group_keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Return which of N images to keep out of the bank for calibration: a fifth, at most 5,000 or so.
 
-    Images of one group, and copies of one image, stay together. The choice depends on nothing but the keys, which are
-    hashes: it is random to the pictures, and the same in every run.
+    Images of one group stay together, and so do copies of one image unless they are in different groups. The choice
+    depends on nothing but the keys, which are hashes: it is random to the pictures, and the same in every run.
 
     Args:
         content_keys: (N,) int64, equal for equal bytes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from logging import getLogger
@@ -103,7 +104,7 @@ def attainable_warning(record: BankVersion) -> str:
     return (
         f"{record.calibration_rows} calibration images cannot promise a false-alarm rate of "
         f"{record.false_alarm_rate:.2%}, only {record.attainable_rate:.2%}: the threshold is the largest of their "
-        f"scores; {round(1 / record.false_alarm_rate) - 1} images would do"
+        f"scores; {math.ceil(1 / record.false_alarm_rate - 1e-9) - 1} images would do"
     )
 
 
@@ -118,10 +119,12 @@ def _check_rejects(embedded: Embedded, store: Store, config: FitConfig) -> None:
             table = _living(shard, store, [*REJECTS.columns.names])
             table = keep_rows(table, table["reject_reason"].is_valid().to_numpy())
             file.write({column: table[column].combine_chunks() for column in table.column_names})
+    limit = max(config.max_rejects, int(config.max_reject_rate * images))
+    expected = f"at most {limit}" if embedded.embedded else "some that can"
     raise RejectedError(
-        f"training images from {embedded.dataset.source}: got {rejected} of {images} that cannot be read, expected at "
-        f"most {max(config.max_rejects, int(config.max_reject_rate * images))}; they are listed with reasons in "
-        f"{store.uri_of(path)}; mend or remove them, or raise max_reject_rate"
+        f"training images from {embedded.dataset.source}: got {rejected} of {images} that cannot be read, expected "
+        f"{expected}; they are listed with reasons in {store.uri_of(path)}; mend or remove them"
+        + (", or raise max_reject_rate or max_rejects" if embedded.embedded else "")
     )
 
 
@@ -164,8 +167,13 @@ def _split(rows: Any, config: FitConfig) -> tuple[npt.NDArray[np.bool_], str]:
     kept = np.ones(rows.num_rows, bool)
     if method == "held-out":
         kept = ~held_out_rows(contents, keys(rows["group_id"].to_pylist()))
+        if kept.all():
+            raise BankError(
+                f"calibration: got held-out with {len(kept)} normal images, of which no fifth can be set apart (too "
+                f"few, or in groups too large), expected more images or smaller groups; or use leave-one-out"
+            )
     distinct = len(np.unique(contents[kept]))
-    if distinct < config.k + 1 or (method == "held-out" and kept.all()):
+    if distinct < config.k + 1:
         raise BankError(
             f"k: got {config.k} with {distinct} different normal images in the bank, expected at least "
             f"{config.k + 1}: an image is never its own neighbour; give more normal images or a smaller k"
@@ -200,7 +208,7 @@ def _calibrate(
     """Return the calibration scores, in the order of the rows they belong to."""
     bank = np.load(local_copy(store, f"{path}.npy"), mmap_mode="r")
     row_keys = np.stack([keys(rows[column].to_pylist()) for column in ("image_id", "content_sha256", "group_id")])
-    row_keys[2] = usable_groups(row_keys[2], config.k)
+    row_keys[2] = usable_groups(row_keys[2], row_keys[1], config.k)
     if kept.all():
         scores = leave_one_out(bank, config.k, row_keys, memory_mb=config.search_memory_mb)
         advance("calibrate", len(scores), total=len(scores))
