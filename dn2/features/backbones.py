@@ -104,7 +104,7 @@ class Backbone:
 
 
 class Features(nn.Module):
-    """Pixels in, embeddings out: (B, 3, H, W) uint8 to (B, D) float32, globally average-pooled (DN2, section 3)."""
+    """Pixels in, embeddings out: (B, 3, H, W) float32 to (B, D) float32, globally average-pooled (DN2, section 3)."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -119,8 +119,8 @@ class Features(nn.Module):
         self.register_buffer("std", torch.tensor(preprocessing.std).reshape(1, 3, 1, 1))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return (B, D) float32 for (B, 3, H, W) uint8."""
-        return self._pooled((pixels.to(torch.float32) - self.mean) / self.std)
+        """Return (B, D) float32 for (B, 3, H, W) float32 from 0 to 255."""
+        return self._pooled((pixels - self.mean) / self.std)
 
 
 def backbone(name: str) -> Backbone:

@@ -56,7 +56,7 @@ class Draft:
         self._vectors[at] = embeddings
         self._valid[at] = True
         for item in items:
-            item.pixels = None  # 150 kB each that nobody needs any more
+            item.pixels = None  # 600 kB each that nobody needs any more
         self._items += items
         return sum(item.row not in self._gone for item in items)
 

@@ -25,8 +25,8 @@ class Engine(Protocol):
 
     name: str
 
-    def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Return (B, D) float32 embeddings for (B, 3, H, W) uint8 pixels."""
+    def __call__(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return (B, D) float32 embeddings for (B, 3, H, W) float32 pixels."""
         ...
 
 
@@ -38,22 +38,22 @@ class TorchEngine:
         self._features = backbone.load().to(device).to(memory_format=torch.channels_last)
         self.name = f"torch {torch.__version__} {device} fp32"
 
-    def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Return (B, D) float32 embeddings for (B, 3, H, W) uint8 pixels."""
+    def __call__(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return (B, D) float32 embeddings for (B, 3, H, W) float32 pixels."""
         with torch.inference_mode():
             batch = torch.from_numpy(pixels).to(self._device, memory_format=torch.channels_last)
             embeddings: npt.NDArray[np.float32] = self._features(batch).cpu().numpy()
         return embeddings
 
 
-def embed_pixels(engine: Engine, pixels: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float16]:
-    """Return (M, D) float16 embeddings, as they are stored, of M times (H, W, 3) uint8 pixels.
+def embed_pixels(engine: Engine, pixels: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float16]:
+    """Return (M, D) float16 embeddings, as they are stored, of M times (3, H, W) float32 pixels.
 
     Raises:
         EmbedderError: the network gave numbers that are not finite in float16.
     """
     with np.errstate(over="ignore"):
-        vectors = engine(np.ascontiguousarray(np.stack(pixels).transpose(0, 3, 1, 2))).astype(np.float16)
+        vectors = engine(np.stack(pixels)).astype(np.float16)
     if not np.isfinite(vectors).all():
         raise EmbedderError(f"{engine.name}: got embeddings that are not finite in float16: the weights are no good")
     return vectors

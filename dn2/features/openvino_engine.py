@@ -39,8 +39,8 @@ class OpenVINOEngine:
         self._request: Any = self._compiled.create_infer_request()
         self.name = f"openvino {version('openvino')} cpu fp32"
 
-    def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Return (B, D) float32 embeddings for (B, 3, H, W) uint8 pixels."""
+    def __call__(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return (B, D) float32 embeddings for (B, 3, H, W) float32 pixels."""
         result: npt.NDArray[np.float32] = self._request.infer({0: pixels})[0]
         return result.copy()  # the request's own memory is written again by the next batch
 
@@ -56,7 +56,7 @@ def _network(backbone: Backbone) -> Any:
             log.warning("the converted network in %s is damaged: it is converted anew", folder)
             shutil.rmtree(folder, ignore_errors=True)
     side = backbone.preprocessing.crop
-    example = torch.zeros(2, 3, side, side, dtype=torch.uint8)
+    example = torch.zeros(2, 3, side, side)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns about Python values; tests compare the engines
         network = openvino.convert_model(

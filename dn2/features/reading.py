@@ -44,7 +44,7 @@ class Item:
 
     Attributes:
         row: its place in the shard.
-        pixels: (crop, crop, 3) uint8.
+        pixels: (3, crop, crop) float32.
         thumbnail: JPEG bytes.
         width: of the picture as shown, in pixels.
         height: of the picture as shown, in pixels.
@@ -54,7 +54,7 @@ class Item:
     """
 
     row: int
-    pixels: npt.NDArray[np.uint8] | None = None
+    pixels: npt.NDArray[np.float32] | None = None
     thumbnail: bytes | None = None
     width: int | None = None
     height: int | None = None
@@ -68,8 +68,8 @@ def read_ahead(
 ) -> Iterator[tuple[int, list[Item], str]]:
     """Yield the items of numbered shards, batch by batch and in order, while the next ones are read.
 
-    A batch never holds items of two shards. Two batches are in flight, across the border of shards too: memory is
-    bounded by `batch_size`, `decode_threads` and `max_pixels`.
+    A batch never holds items of two shards. Two batches are read ahead of the one in the network, across the border of
+    shards too: memory is bounded by `batch_size`, `decode_threads` and `max_pixels`.
 
     Yields:
         the shard's number, at most `batch_size` items, and what the last batch waited for: "reading" or "network".

@@ -52,13 +52,13 @@ class Decoded:
     """A decoded image.
 
     Attributes:
-        pixels: (crop, crop, 3) uint8.
+        pixels: (3, crop, crop) float32, red, green and blue from 0 to 255.
         width: of the whole picture as shown, in pixels.
         height: of the whole picture as shown, in pixels.
         thumbnail: JPEG bytes.
     """
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: npt.NDArray[np.float32]
     width: int
     height: int
     thumbnail: bytes
@@ -127,8 +127,10 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _network_input(image: Image.Image, size: tuple[int, int], preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+def _network_input(image: Image.Image, size: tuple[int, int], preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
     """Resize the short side and crop the centre, in one pass: only pixels that are kept are computed.
+
+    Nothing is rounded to whole gray levels on the way: small images, which are enlarged, would score differently.
 
     Everything is measured in pixels of the whole picture: an image that was read at a half, quarter or eighth of its
     size has its sides rounded up, and would be cut elsewhere.
@@ -141,7 +143,8 @@ def _network_input(image: Image.Image, size: tuple[int, int], preprocessing: Pre
     left, top = round((new_width - crop) / 2), round((new_height - crop) / 2)
     across, down = width / new_width / reduced, height / new_height / reduced
     box = (left * across, top * down, (left + crop) * across, (top + crop) * down)
-    return np.asarray(image.resize((crop, crop), Image.Resampling.BILINEAR, box=box))
+    planes = (plane.convert("F").resize((crop, crop), Image.Resampling.BILINEAR, box=box) for plane in image.split())
+    return np.stack([np.asarray(plane) for plane in planes])
 
 
 def _thumbnail(image: Image.Image, side: int) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dn2.errors import ConfigError, StoreError
 from dn2.records import Report
-from dn2.reports.report import SUMMARY
+from dn2.reports.files import PAGE, SUMMARY
 from dn2.store.storage import Store
 
 
@@ -38,7 +38,7 @@ def _is_report(path: Path) -> bool:
         parts = set(document["parts"])
         return document["schema"] == "dn2.report_summary" and {e.name for e in path.iterdir()} <= {
             SUMMARY,
-            "report.html",
+            PAGE,
             *parts,
         }
     except (OSError, ValueError, KeyError, TypeError):
@@ -71,7 +71,7 @@ def export(report: Report, store: str | os.PathLike[str] | Store, target: str | 
     except OSError as error:
         if isinstance(error, StoreError):
             raise
-        raise StoreError(f"out: cannot write {path}: {error}") from error
+        raise StoreError(f"out: cannot write {path}: {error.strerror or error}; choose another folder") from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return path

@@ -15,6 +15,7 @@ from dn2.config import ScoreConfig
 from dn2.neighbors.bank import Bank
 from dn2.records import BankVersion, Embedded, Report, ScoredShard
 from dn2.reports.figure import Histogram, histogram_svg
+from dn2.reports.files import PAGE, SUMMARY
 from dn2.reports.page import Card, render
 from dn2.store import layout
 from dn2.store.schemas import REPORT, THUMBNAILS
@@ -22,7 +23,6 @@ from dn2.store.storage import Store
 from dn2.store.tables import producer, read_table
 
 log = getLogger(__name__)
-SUMMARY = "summary.json"
 _SCHEMA = {"schema": "dn2.report_summary", "schema_version": 1}
 _SHOWN_REJECTS = 100
 
@@ -83,7 +83,7 @@ def write_report(
         rejects=_rejects(store, parts),
         histogram=histogram_svg(_histogram(store, parts, opened), bank.threshold),
     )
-    store.write(f"{folder}/report.html", page.encode())
+    store.write(f"{folder}/{PAGE}", page.encode())
     document = {**_SCHEMA, "producer": producer(), **asdict(report), "bank_version": asdict(bank)}
     document |= {
         "config": config.model_dump(mode="json"),

@@ -36,13 +36,13 @@ def photographs() -> list[np.ndarray]:
 
 
 def network_input(chosen: Backbone, pictures: list[np.ndarray]) -> np.ndarray:
-    """Return (N, 3, H, W) uint8: pictures as the project decodes them."""
+    """Return (N, 3, H, W) float32: pictures as the project decodes them."""
     crops = []
     for picture in pictures:
         buffer = io.BytesIO()
         Image.fromarray(picture).save(buffer, "PNG")
         crops.append(decode(buffer.getvalue(), chosen.preprocessing, max_pixels=10**7, thumbnail_px=16).pixels)
-    return np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2))
+    return np.stack(crops)
 
 
 def write_patches(folder: Path, count: int) -> None:

@@ -155,7 +155,7 @@ def test_full_disk_under_the_cache_folder_costs_only_a_warning(tmp_path: Path):
         "from dn2.features.backbones import backbone\n"
         "from dn2.features.engines import load_engine\n"
         "engine = load_engine(backbone('efficientnet_lite0'), engine='openvino')\n"
-        "print(engine(numpy.zeros((1, 3, 224, 224), numpy.uint8)).shape)\n"
+        "print(engine(numpy.zeros((1, 3, 224, 224), numpy.float32)).shape)\n"
     )
     run = f'{mount} && DN2_CACHE_DIR={tmp_path}/cache "$0" -c "$1" && find {tmp_path} -type f'
 

@@ -12,6 +12,7 @@ from PIL import Image
 from skimage import data
 
 from dn2.images.decoding import Decoded, Preprocessing, decode
+from tests.dn2.images.seen import as_seen
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -23,7 +24,7 @@ def encoded(image: Image.Image | Pixels, kind: str = "PNG", **options: object) -
 
 
 def decoded(content: bytes, *, max_pixels: int = 10**7, thumbnail_px: int = 96) -> Decoded:
-    return decode(content, Preprocessing(), max_pixels=max_pixels, thumbnail_px=thumbnail_px)
+    return as_seen(decode(content, Preprocessing(), max_pixels=max_pixels, thumbnail_px=thumbnail_px))
 
 
 def plain(image: Image.Image) -> Pixels:

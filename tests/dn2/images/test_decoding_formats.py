@@ -8,6 +8,7 @@ from PIL import Image
 from skimage import data
 
 from dn2.images.decoding import Decoded, Preprocessing, UndecodableError, decode
+from tests.dn2.images.seen import as_seen
 
 RAMP = np.tile(np.arange(256, dtype=np.uint8), (256, 1))
 
@@ -19,7 +20,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 
 
 def decoded(content: bytes, *, max_pixels: int = 10**6) -> Decoded:
-    return decode(content, Preprocessing(), max_pixels=max_pixels, thumbnail_px=96)
+    return as_seen(decode(content, Preprocessing(), max_pixels=max_pixels, thumbnail_px=96))
 
 
 def reason(content: bytes, **options: int) -> str:
