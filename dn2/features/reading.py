@@ -28,7 +28,7 @@ class Wanted:
     Attributes:
         row: its place in the shard.
         uri: where its file lies.
-        size: bytes it had when it was listed.
+        size: bytes it had when it was listed; -1 if the source did not tell.
         present: false for a tombstone, which has no file.
     """
 
@@ -111,7 +111,7 @@ def _read(source: Source, wanted: Wanted, preprocessing: Preprocessing, config: 
     except VanishedError as error:
         return Item(wanted.row, reason=str(error))
     item = Item(wanted.row, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
-    if len(data) != wanted.size:
+    if wanted.size not in (-1, len(data)):
         item.reason = (
             f"changed since it was listed: got {len(data)} bytes, expected {wanted.size}; run the command again"
         )

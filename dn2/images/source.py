@@ -30,7 +30,7 @@ class ListedFile:
     Attributes:
         uri: absolute URI; bytes of a name that are not UTF-8 appear as \xNN.
         version: etag where the source has one, else size and modification time.
-        size: bytes.
+        size: bytes; -1 where the source does not tell.
     """
 
     uri: str
@@ -161,7 +161,9 @@ class Source:
             folders = fs.walk(self._location.path, detail=True, on_error="raise")
         for _, _, files in folders:
             for info in files.values():
-                yield from self._image(info["name"], _version(info), int(info.get("size") or 0))
+                yield from self._image(
+                    info["name"], _version(info), int(-1 if info.get("size") is None else info["size"])
+                )
 
     def _image(self, path: str, version: str, size: int) -> Iterator[ListedFile]:
         below = path.removeprefix(self._location.path)  # empty if the source is one file

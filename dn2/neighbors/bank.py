@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, fields
@@ -19,11 +18,11 @@ from dn2.neighbors.exact import Neighbors, search
 from dn2.records import BankVersion
 from dn2.store import layout
 from dn2.store.cache import local_copy
+from dn2.store.documents import BANK_POINTER, BANK_VERSION, read_document, write_document
 from dn2.store.schemas import BANK_ROWS, CALIBRATION
 from dn2.store.storage import Store
-from dn2.store.tables import concat, producer, read_table
+from dn2.store.tables import concat, read_table
 
-_SCHEMA = {"schema": "dn2.bank_version", "schema_version": 1}
 _BYTES_PER_ROW = 300  # ids, URI and keys of one row in memory, rounded up
 
 
@@ -47,25 +46,8 @@ def open_bank(store: str | os.PathLike[str] | Store, name: str, *, version: str 
 
 
 def _document(store: Store, name: str, version: str) -> dict[str, Any]:
-    path = layout.bank_version(name, version)
-    document = _read_json(store, path)
-    got = {key: document.get(key) for key in _SCHEMA}
-    if got != _SCHEMA:
-        raise SchemaError(f"{store.uri_of(path)}: got {got}, expected {_SCHEMA}")
-    missing = {"segments", *(field.name for field in fields(BankVersion))} - document.keys()
-    if missing:
-        raise SchemaError(f"{store.uri_of(path)}: got a bank version without {', '.join(sorted(missing))}")
-    return document
-
-
-def _read_json(store: Store, path: str) -> dict[str, Any]:
-    try:
-        document = json.loads(store.read(path))
-    except ValueError as error:
-        raise SchemaError(f"{store.uri_of(path)}: got a damaged file, expected JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise SchemaError(f"{store.uri_of(path)}: got {document!r:.60}, expected a JSON object")
-    return document
+    needed = ["segments", *(field.name for field in fields(BankVersion))]
+    return read_document(store, layout.bank_version(name, version), BANK_VERSION, needed)
 
 
 def publish(store: Store, record: BankVersion, *, segments: list[str], config: dict[str, Any]) -> None:
@@ -74,9 +56,8 @@ def publish(store: Store, record: BankVersion, *, segments: list[str], config: d
     Raises:
         StoreError: the store cannot be written.
     """
-    document = {**_SCHEMA, "producer": producer(), "parent": _current(store, record.name), **asdict(record)}
-    document |= {"segments": segments, "config": config}
-    store.write(layout.bank_version(record.name, record.version), json.dumps(document, indent=1).encode())
+    content = {"parent": _current(store, record.name), **asdict(record), "segments": segments, "config": config}
+    write_document(store, layout.bank_version(record.name, record.version), BANK_VERSION, content)
 
 
 def make_current(store: Store, record: BankVersion) -> None:
@@ -86,17 +67,14 @@ def make_current(store: Store, record: BankVersion) -> None:
         StoreError: the store cannot be written.
     """
     if _current(store, record.name) != record.version:
-        store.write(layout.bank_pointer(record.name), json.dumps({"version": record.version}).encode())
+        write_document(store, layout.bank_pointer(record.name), BANK_POINTER, {"version": record.version})
 
 
 def _current(store: Store, name: str) -> str | None:
     pointer = layout.bank_pointer(name)
     if not store.exists(pointer):
         return None
-    document = _read_json(store, pointer)
-    if not isinstance(document.get("version"), str):
-        raise SchemaError(f"{store.uri_of(pointer)}: got {document!r:.60}, expected the name of a version")
-    return cast(str, document["version"])
+    return str(read_document(store, pointer, BANK_POINTER, ["version"])["version"])
 
 
 def keys(values: Iterable[str | None]) -> npt.NDArray[np.int64]:

@@ -8,9 +8,10 @@ import shutil
 import uuid
 from pathlib import Path
 
-from dn2.errors import ConfigError, StoreError
+from dn2.errors import ConfigError, Dn2Error, StoreError
 from dn2.records import Report
 from dn2.reports.files import PAGE, SUMMARY
+from dn2.store.documents import REPORT_SUMMARY
 from dn2.store.storage import Store
 
 
@@ -23,7 +24,7 @@ def check_target(target: str | os.PathLike[str]) -> Path:
     text = os.fspath(target)
     if "://" in text and not text.startswith("file://"):
         raise ConfigError(f"out: got {text}, expected a local folder; in the store the report is at its URI already")
-    path = Path(text.removeprefix("file://")).expanduser().absolute()
+    path = Path(text.removeprefix("file://")).expanduser().resolve()  # a link stays a link, its folder is replaced
     if path.exists() and not path.is_dir():
         raise ConfigError(f"out: got {path}, which is a file, expected a folder")
     if path.is_dir() and any(path.iterdir()) and not _is_report(path):
@@ -36,7 +37,7 @@ def _is_report(path: Path) -> bool:
     try:
         document = json.loads((path / SUMMARY).read_bytes())
         parts = set(document["parts"])
-        return document["schema"] == "dn2.report_summary" and {e.name for e in path.iterdir()} <= {
+        return document["schema"] == REPORT_SUMMARY and {e.name for e in path.iterdir()} <= {
             SUMMARY,
             PAGE,
             *parts,
@@ -48,10 +49,11 @@ def _is_report(path: Path) -> bool:
 def export(report: Report, store: str | os.PathLike[str] | Store, target: str | os.PathLike[str]) -> Path:
     """Copy a report's page, summary and Parquet parts to a local folder; return the folder.
 
-    An older report in that folder is replaced in one move.
+    An older report in that folder is moved aside when the new one is whole, and then removed.
 
     Raises:
         ConfigError: the folder holds something else.
+        NotFoundError: a file of the report is missing.
         StoreError: the report cannot be read, or the folder cannot be written.
     """
     store, path = Store.open(store), check_target(target)
@@ -69,7 +71,7 @@ def export(report: Report, store: str | os.PathLike[str] | Store, target: str | 
         else:
             staged.rename(path)
     except OSError as error:
-        if isinstance(error, StoreError):
+        if isinstance(error, Dn2Error):
             raise
         raise StoreError(f"out: cannot write {path}: {error.strerror or error}; choose another folder") from error
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from logging import getLogger
@@ -18,23 +17,28 @@ from dn2.reports.figure import Histogram, histogram_svg
 from dn2.reports.files import PAGE, SUMMARY
 from dn2.reports.page import Card, render
 from dn2.store import layout
+from dn2.store.documents import REPORT_SUMMARY, read_document, write_document
 from dn2.store.schemas import REPORT, THUMBNAILS
 from dn2.store.storage import Store
-from dn2.store.tables import producer, read_table
+from dn2.store.tables import read_table
 
 log = getLogger(__name__)
-_SCHEMA = {"schema": "dn2.report_summary", "schema_version": 1}
 _SHOWN_REJECTS = 100
 
 
 def finished(store: Store, folder: str) -> Report | None:
-    """Return the report in a folder if it is whole."""
+    """Return the report in a folder if it is whole.
+
+    Raises:
+        SchemaError: its summary is damaged.
+    """
     path = f"{folder}/{SUMMARY}"
     if not store.exists(path):
         return None
-    document = json.loads(store.read(path))
-    values = {field.name: document[field.name] for field in fields(Report) if field.name not in ("uri", "warnings")}
-    return Report(uri=store.uri_of(folder), warnings=tuple(document["warnings"]), **values)
+    needed = [field.name for field in fields(Report)]
+    document = read_document(store, path, REPORT_SUMMARY, needed)
+    document |= {"uri": store.uri_of(folder), "warnings": tuple(document["warnings"])}
+    return Report(**{name: document[name] for name in needed})
 
 
 def write_report(
@@ -84,12 +88,13 @@ def write_report(
         histogram=histogram_svg(_histogram(store, parts, opened), bank.threshold),
     )
     store.write(f"{folder}/{PAGE}", page.encode())
-    document = {**_SCHEMA, "producer": producer(), **asdict(report), "bank_version": asdict(bank)}
-    document |= {
+    content = {
+        **asdict(report),
+        "bank_version": asdict(bank),
         "config": config.model_dump(mode="json"),
         "parts": [part.path.rpartition("/")[2] for part in parts],
     }
-    store.write(f"{folder}/{SUMMARY}", json.dumps(document, indent=1).encode())
+    write_document(store, f"{folder}/{SUMMARY}", REPORT_SUMMARY, content)
     return report
 
 

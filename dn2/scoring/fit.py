@@ -62,6 +62,8 @@ def fit(
         record = open_bank(store, name, version=version)
         make_current(store, record)
         return record
+    dim = _dim(embedded, store)
+    check_memory(embedded.embedded, dim, config.bank_memory_gb)
     rows = _rows(embedded, store)
     kept, method = _split(rows, config)
     segment = fingerprint([embedded.embedder, described, config.metric, method])
@@ -73,7 +75,7 @@ def fit(
         version=version,
         embedder=embedded.embedder,
         rows=int(kept.sum()),
-        dim=_dim(embedded, store),
+        dim=dim,
         k=config.k,
         metric=config.metric,
         threshold=threshold,
@@ -186,10 +188,8 @@ def _write_segment(
 ) -> None:
     if store.exists(f"{path}.parquet"):
         return
-    dim = _dim(embedded, store)
-    check_memory(int(kept.sum()), dim, config.bank_memory_gb)
     with store.create(f"{path}.npy") as temporary:
-        target = np.lib.format.open_memmap(temporary, "w+", np.float16, (int(kept.sum()), dim))
+        target = np.lib.format.open_memmap(temporary, "w+", np.float16, (int(kept.sum()), _dim(embedded, store)))
         read = written = 0
         for vectors in _vectors(embedded, store):
             mine = prepared(vectors[kept[read : read + len(vectors)]], config.metric)

@@ -45,7 +45,7 @@ MANIFEST = Schema(
             _required("image_id", pa.string()),  # 32 hex digits of the sha256 of (uri, version)
             _required("uri", pa.string()),
             _required("version", pa.string()),  # etag, or size and modification time
-            _required("size", pa.int64()),  # bytes
+            _required("size", pa.int64()),  # bytes; -1 where the source does not tell
             _required("present", pa.bool_()),  # false: a tombstone, the image vanished
             *_GROUPING,
         ]

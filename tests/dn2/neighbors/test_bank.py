@@ -76,12 +76,12 @@ def test_name_that_leads_elsewhere_is_refused(store: Store, version: str | None)
         (b'{"schema": "dn2.ba', "got a damaged file, expected JSON"),
         (b"\xff\xfe\x00", "got a damaged file, expected JSON"),
         (b"[]", r"got \[\], expected a JSON object"),
-        (b"{}", "got {'schema': None, 'schema_version': None}, expected {'schema': 'dn2.bank_version'"),
+        (b"{}", "got schema None version None, expected dn2.bank_version version 1"),
         (
             b'{"schema": "dn2.bank_version", "schema_version": 2}',
-            "got {'schema': 'dn2.bank_version', 'schema_version': 2}",
+            "got schema dn2.bank_version version 2, expected dn2.bank_version version 1",
         ),
-        (b'{"schema": "dn2.bank_version", "schema_version": 1}', "got a bank version without attainable_rate, calib"),
+        (b'{"schema": "dn2.bank_version", "schema_version": 1}', "got dn2.bank_version without attainable_rate, calib"),
     ],
 )
 def test_damaged_version_file_is_refused(store: Store, content: bytes, message: str):

@@ -1,0 +1,49 @@
+"""JSON files that explain themselves: a schema, a producer and the fields a reader needs, checked on reading."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dn2.errors import SchemaError
+from dn2.store.storage import Store
+from dn2.store.tables import producer
+
+BANK_POINTER = "dn2.bank_pointer"
+BANK_VERSION = "dn2.bank_version"
+REPORT_SUMMARY = "dn2.report_summary"
+_VERSION = 1
+
+
+def write_document(store: Store, path: str, schema: str, content: Mapping[str, Any]) -> None:
+    """Write a JSON object with its schema and producer.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    document = {"schema": schema, "schema_version": _VERSION, "producer": producer(), **content}
+    store.write(path, json.dumps(document, indent=1).encode())
+
+
+def read_document(store: Store, path: str, schema: str, fields: Iterable[str]) -> dict[str, Any]:
+    """Return a JSON object that says it is what `schema` names, and has the fields asked for.
+
+    Raises:
+        NotFoundError: there is no such file.
+        SchemaError: it is no JSON object, another kind of document, or lacks a field.
+    """
+    uri = store.uri_of(path)
+    try:
+        document = json.loads(store.read(path))
+    except ValueError as error:
+        raise SchemaError(f"{uri}: got a damaged file, expected JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise SchemaError(f"{uri}: got {document!r:.60}, expected a JSON object")
+    got = (document.get("schema"), document.get("schema_version"))
+    if got != (schema, _VERSION):
+        raise SchemaError(f"{uri}: got schema {got[0]} version {got[1]}, expected {schema} version {_VERSION}")
+    missing = sorted(set(fields) - document.keys())
+    if missing:
+        raise SchemaError(f"{uri}: got {schema} without {', '.join(missing)}")
+    return document
