@@ -85,14 +85,11 @@ def _absolute(url: str) -> str:
 @app.command()
 def ingest(source: Source, store: Store = "dn2-store", dataset: Dataset = None, verbose: Verbose = False) -> None:
     """List a source and note new, changed and vanished images."""
-    with console.session(verbose=verbose):
-        from flows.ingest import ingest as flow
+    with console.session(verbose=verbose) as run:
         from flows.parameters import IngestParameters
 
         parameters = IngestParameters(source=_absolute(source), store=_absolute(store), dataset=dataset)
-        with console.progress():
-            done = flow(parameters)
-        say(_describe_dataset(done))
+        say(_describe_dataset(run("ingest", parameters)))
 
 
 @app.command()
@@ -108,8 +105,7 @@ def embed(
     verbose: Verbose = False,
 ) -> None:
     """Embed a source without training or scoring."""
-    with console.session(verbose=verbose):
-        from flows.embed import embed as flow
+    with console.session(verbose=verbose) as run:
         from flows.parameters import EmbedParameters
 
         parameters = EmbedParameters.model_validate(
@@ -120,8 +116,7 @@ def embed(
                 "embed": _embed_settings(backbone, engine, device, batch_size, shard_size),
             }
         )
-        with console.progress():
-            done = flow(parameters)
+        done = run("embed", parameters)
         say(_describe_dataset(done.dataset))
         say(f"embedded {done.embedded}, rejected {done.rejected}, by {done.embedder}, in {len(done.shards)} shards")
 
@@ -143,8 +138,9 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Learn what is normal: make a bank from a folder of normal images."""
-    with console.session(verbose=verbose):
+    with console.session(verbose=verbose) as run:
         _train(
+            run,
             {
                 "source": _absolute(source),
                 "store": _absolute(store),
@@ -152,19 +148,16 @@ def train(
                 "bank": bank,
                 "embed": _embed_settings(backbone, engine, device, batch_size, shard_size),
                 "fit": {"k": k, "metric": metric.value, "false_alarm_rate": far},
-            }
+            },
         )
 
 
-def _train(values: dict[str, Any]) -> None:
+def _train(run: console.Run, values: dict[str, Any]) -> None:
     from flows.parameters import TrainParameters
 
     parameters = TrainParameters.model_validate(values)
-    from flows.train import train as flow
-
     began = time.monotonic()
-    with console.progress():
-        done = flow(parameters)
+    done = run("train", parameters)
     say(
         f"bank {done.name}, version {done.version}: {done.rows} normal images, {done.rejected} rejected, "
         f"{done.embedder.rpartition('-')[0]}, k = {done.k}, {done.metric}"
@@ -190,8 +183,9 @@ def score(
     verbose: Verbose = False,
 ) -> None:
     """Score new images against a bank and write a report with pictures."""
-    with console.session(verbose=verbose):
+    with console.session(verbose=verbose) as run:
         _score(
+            run,
             {
                 "source": _absolute(source),
                 "store": _absolute(store),
@@ -199,22 +193,19 @@ def score(
                 "bank": bank,
                 "embed": _embed_settings(backbone, engine, device, batch_size, shard_size),
                 "out": out,
-            }
+            },
         )
 
 
-def _score(values: dict[str, Any]) -> Any:
+def _score(run: console.Run, values: dict[str, Any]) -> Any:
     from dn2.reports.export import check_target
     from flows.parameters import ScoreParameters
 
     if values["out"] is not None:
         values = {**values, "out": str(check_target(values["out"]))}
     parameters = ScoreParameters.model_validate(values)
-    from flows.score import score as flow
-
     began = time.monotonic()
-    with console.progress():
-        done = flow(parameters)
+    done = run("score", parameters)
     say(
         f"{done.anomalous} of {done.scored} images are anomalous (score above {done.threshold:.4g}), "
         f"{done.rejected} could not be read; {time.monotonic() - began:.1f} s"
@@ -232,7 +223,7 @@ def demo(
     verbose: Verbose = False,
 ) -> None:
     """Try dn2 on a real photograph of a brick wall with scratches, holes and foreign material."""
-    with console.session(verbose=verbose):
+    with console.session(verbose=verbose) as run:
         from dn2.evaluation.bricks import write_images
         from dn2.evaluation.demo import evaluate
 
@@ -241,9 +232,9 @@ def demo(
         normal, batch = write_images(folder / "images")
         say(f"images of an intact wall: {normal}\nimages to inspect: {batch}\n")
         say(f"$ dn2 train {normal} --store {store} --bank bricks")
-        _train({"source": str(normal), "store": store, "bank": "bricks"})
+        _train(run, {"source": str(normal), "store": store, "bank": "bricks"})
         say(f"\n$ dn2 score {batch} --store {store} --bank bricks --out {report}")
-        done = _score({"source": str(batch), "store": store, "bank": "bricks", "out": str(report)})
+        done = _score(run, {"source": str(batch), "store": store, "bank": "bricks", "out": str(report)})
         figures = evaluate(done, store)
         say("\nwhat is known about these images, compared with their scores:")
         say(f"demo_roc_auc: {figures.roc_auc:.4f}")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
 
 import typer
 from pydantic import ValidationError
@@ -21,9 +24,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from dn2.config import explain
+from dn2.config import Config, explain
 from dn2.errors import ConfigError, Dn2Error, NotFoundError
 from dn2.progress import Advance, listening
+from flows.server import Server
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 out = Console(highlight=False, soft_wrap=True)
@@ -40,27 +44,49 @@ def warn(text: str) -> None:
     err.print(Text(f"warning: {text}", "yellow"))
 
 
+Run = Callable[[str, Config], Any]
+
+
 @contextmanager
-def session(*, verbose: bool) -> Iterator[None]:
-    """Run a command: quiet logs, one line for an error, and an exit code a script can trust."""
+def session(*, verbose: bool) -> Iterator[Run]:
+    """Run a command: quiet logs, one line for an error, and an exit code a script can trust.
+
+    Yields a function that runs the flow of a name with its parameters, and returns the flow's record.
+    """
     _quiet(verbose)
+    server = Server(verbose=verbose)
+
+    def run(name: str, parameters: Config) -> Any:
+        server.start()  # it comes up while the flow's module, and with it torch, is loaded
+        flow = getattr(import_module(f"flows.{name}"), name)
+        server.wait()
+        with progress():
+            return flow(parameters)
+
     try:
-        yield
+        yield run
     except ValidationError as error:
         _fail(explain(error), WRONG_USE)
     except (ConfigError, NotFoundError) as error:
         _fail(error, WRONG_USE)
     except Dn2Error as error:
         _fail(error, FAILED)
-    except KeyboardInterrupt:
-        err.print("stopped; run the same command again to go on where it was")
-        raise typer.Exit(INTERRUPTED) from None
     except (typer.Exit, typer.Abort):
         raise
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if _interrupted(error):
+            err.print("stopped; run the same command again to go on where it was")
+            raise typer.Exit(INTERRUPTED) from None
         if verbose:
             raise
         _fail(f"unexpected {type(error).__name__}: {error} (--verbose shows where)", FAILED)
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Return True for Ctrl-C, and for the errors that it causes in Prefect when it comes between two tasks."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _fail(error: Exception | str, code: int) -> None:
@@ -79,12 +105,13 @@ class _Lines(logging.Handler):
 
 
 def _quiet(verbose: bool) -> None:
-    """Let our own warnings through, Prefect's log only if it was asked for. Must run before Prefect is imported."""
+    """Let our own warnings through, Prefect's only if asked to. Must run before Prefect is imported."""
     logger = logging.getLogger("dn2")
     logger.addHandler(_Lines())
     logger.propagate = False
     logger.setLevel(logging.INFO if verbose else logging.WARNING)
     if not verbose:
+        warnings.filterwarnings("ignore", module=r"prefect\.")
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
         os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
 

@@ -5,6 +5,7 @@ Every step can be repeated: what is finished in the store is not done again. A r
 
 from __future__ import annotations
 
+from logging import getLogger
 from typing import Any
 
 from prefect import task
@@ -21,14 +22,20 @@ from dn2.records import BankVersion, Dataset, Embedded, EmbeddedShard, Report, S
 from dn2.reports.report import write_report
 from dn2.scoring.score import score_shard
 
+log = getLogger("dn2.tasks")
+_LASTING = (NotADirectoryError, PermissionError)  # the reasons of a disk or bucket that waiting does not mend
+
 
 def may_pass(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
-    """Return True if a task failed for a reason that may pass: a network, a disk, a bucket."""
+    """Return True, after a warning, if a task failed for a reason that may pass: a network, a disk, a bucket."""
     try:
         state.result()
     except EmptySourceError:
         return False
-    except (SourceError, StoreError):
+    except (SourceError, StoreError) as error:
+        if isinstance(error.__cause__, _LASTING):
+            return False
+        log.warning("%s: trying again", error)
         return True
     except Exception:  # every other failure would only come again
         return False

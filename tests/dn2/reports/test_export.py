@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dn2
+from dn2.reports.export import check_target
+from tests.conftest import Bricks
+from tests.dn2.reports.conftest import Batch, scored
+
+KILLED_HALF_WAY = """
+import os, signal, sys
+import dn2
+from dn2.reports.report import finished
+
+store, folder, target = dn2.Store.open(sys.argv[1]), sys.argv[2], sys.argv[3]
+store.download, copied = (lambda name, to: copied(name, to) or os.kill(os.getpid(), signal.SIGKILL)), store.download
+dn2.export(finished(store, folder), store, target)
+"""
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_exported_folder_holds_the_report_and_nothing_else(batch: Batch, tmp_path: Path):
+    assert dn2.export(batch.report, batch.store, tmp_path / "new" / "report") == tmp_path / "new" / "report"
+    assert content(tmp_path / "new" / "report") == content(batch.folder)
+    assert sorted(content(batch.folder)) == ["part-00000.parquet", "report.html", "summary.json"]
+    assert [*(tmp_path / "new").iterdir()] == [tmp_path / "new" / "report"]
+
+
+def test_second_export_gives_the_same_folder(batch: Batch, tmp_path: Path):
+    for _ in range(2):
+        dn2.export(batch.report, batch.store, tmp_path / "new" / "report")
+    assert content(tmp_path / "new" / "report") == content(batch.folder)
+    assert [*(tmp_path / "new").iterdir()] == [tmp_path / "new" / "report"]
+
+
+def test_older_report_is_replaced(batch: Batch, own_bricks: Bricks, tmp_path: Path):
+    other = scored(own_bricks.normal, own_bricks)
+    dn2.export(other.report, other.store, tmp_path / "new" / "report")
+    dn2.export(batch.report, batch.store, tmp_path / "new" / "report")
+    assert content(tmp_path / "new" / "report") == content(batch.folder)
+    assert [*(tmp_path / "new").iterdir()] == [tmp_path / "new" / "report"]
+
+
+def test_export_that_is_killed_half_way_leaves_the_older_report(batch: Batch, own_bricks: Bricks, tmp_path: Path):
+    """SIGKILL after the first file; the next export goes through."""
+    other = scored(own_bricks.normal, own_bricks)
+    target = tmp_path / "new" / "report"
+    dn2.export(other.report, other.store, target)
+    folder = batch.report.uri.removeprefix(f"file://{batch.store}/")
+    command = [sys.executable, "-c", KILLED_HALF_WAY, str(batch.store), folder, str(target)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+    assert content(target) == content(other.folder)
+    dn2.export(batch.report, batch.store, target)
+    assert content(target) == content(batch.folder)
+
+
+def test_failed_export_leaves_the_older_report_and_no_rest(batch: Batch, own_bricks: Bricks, tmp_path: Path):
+    other = scored(own_bricks.normal, own_bricks)
+    dn2.export(other.report, other.store, tmp_path / "new" / "report")
+    (batch.folder / "report.html").rename(tmp_path / "moved")
+    (batch.folder / "report.html").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(dn2.NotFoundError, match=r"no file 'reports/.*/report\.html'"):
+        dn2.export(batch.report, batch.store, tmp_path / "new" / "report")
+    assert content(tmp_path / "new" / "report") == content(other.folder)
+    assert [*(tmp_path / "new").iterdir()] == [tmp_path / "new" / "report"]
+
+
+def test_empty_folder_may_be_used_and_stays_a_folder(batch: Batch, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    dn2.export(batch.report, batch.store, tmp_path / "empty")
+    assert content(tmp_path / "empty") == content(batch.folder)
+
+
+@pytest.mark.parametrize("extra", ["notes.txt", ".git", "part-00001.parquet"])
+def test_folder_that_holds_more_than_a_report_is_refused(batch: Batch, tmp_path: Path, extra: str):
+    dn2.export(batch.report, batch.store, tmp_path / "report")
+    (tmp_path / "report" / extra).write_text("precious")
+    with pytest.raises(dn2.ConfigError, match="holds something else, expected a new or empty folder, or a report"):
+        dn2.export(batch.report, batch.store, tmp_path / "report")
+    assert (tmp_path / "report" / extra).read_text() == "precious"
+
+
+@pytest.mark.parametrize("summary", ["", "[]", "{}", '{"schema": "other", "parts": []}', '{"parts": 1}', "null"])
+def test_folder_with_another_summary_is_refused(tmp_path: Path, summary: str):
+    (tmp_path / "summary.json").write_text(summary)
+    with pytest.raises(dn2.ConfigError, match="holds something else"):
+        check_target(tmp_path)
+
+
+def test_link_to_a_folder_stays_a_link(batch: Batch, tmp_path: Path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    dn2.export(batch.report, batch.store, tmp_path / "link")
+    assert (tmp_path / "link").readlink() == tmp_path / "real"
+    assert {path.name for path in tmp_path.iterdir()} == {"store", "real", "link"}
+    assert content(tmp_path / "real") == content(batch.folder)
+
+
+def test_target_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert check_target("report") == tmp_path / "report"
+    assert check_target("~/report") == tmp_path / "home" / "report"
+    assert check_target(f"file://{tmp_path}/report") == tmp_path / "report"
+
+
+def test_url_is_no_target():
+    with pytest.raises(dn2.ConfigError, match="got s3://bucket/x, expected a local folder; in the store the report is"):
+        check_target("s3://bucket/x")
+
+
+def test_folder_that_cannot_be_made_is_told_without_our_temporary_names(batch: Batch, tmp_path: Path):
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(dn2.StoreError, match=r"^out: cannot write .*/file/report: Not a directory; choose another"):
+        dn2.export(batch.report, batch.store, tmp_path / "file" / "report")

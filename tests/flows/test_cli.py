@@ -1,0 +1,150 @@
+"""The commands in this process: what they print, and what they leave alone the second time."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Bricks, make_pictures
+from tests.flows.command import Run, dn2
+from tests.flows.test_wrong_use import files
+
+COMMANDS = ["ingest", "embed", "train", "score", "demo"]
+
+
+def plain(text: str) -> str:
+    """Return help without its frames and line breaks."""
+    return " ".join(re.sub(r"[│╭╮╰╯─•]", " ", text).split())
+
+
+def test_help_tells_a_newcomer_how_to_begin():
+    done = dn2("--help")
+    assert (done.code, done.err) == (0, "")
+    text = plain(done.out)
+    for line in (
+        "try it: dn2 demo",
+        "dn2 train photos/normal --bank parts",
+        "dn2 score photos/today --bank parts --out report",
+        "any fsspec URL (s3://bucket/prefix)",
+        ".jpg, .jpeg and .png",
+        "goes on where it was",
+        "0 done, 1 failed, 2 wrong use",
+        *COMMANDS,
+    ):
+        assert line in text
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("ingest", ["--store", "--dataset"]),
+        ("embed", ["--store", "--dataset", "--backbone", "--engine", "--device", "--batch-size", "--shard-size"]),
+        ("train", ["--store", "--bank", "--backbone", "--k", "--metric", "--far"]),
+        ("score", ["--store", "--bank", "--out", "--backbone"]),
+        ("demo", ["--workdir"]),
+    ],
+)
+def test_help_of_each_command_explains_every_option(command: str, options: list[str]):
+    done = dn2(command, "--help")
+    assert (done.code, done.err) == (0, "")
+    text = plain(done.out)
+    assert ("Folder or fsspec URL with images." in text) == (command != "demo")
+    for option in (*options, "--verbose", "--help"):
+        explained = re.search(rf"{option} (?:-v )?<[^>]*> ([A-Za-z][^-]{{9,}})", text)
+        assert explained, option
+
+
+def test_version_is_that_of_the_package():
+    done = dn2("--version")
+    assert (done.code, done.out, done.err) == (0, f"{version('dn2')}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "pictures", "--nope"], "No such option: --nope"),
+        (["nope"], "No such command 'nope'"),
+        (["train"], "Missing argument 'source'"),
+        (["train", "pictures", "--k", "two"], "Invalid value for '--k'"),
+        (["train", "pictures", "--metric", "l3"], "'l3' is not one of 'l2', 'cosine'"),
+        (["score", "pictures", "--engine", "tea"], "'tea' is not one of 'auto', 'openvino', 'torch'"),
+    ],
+)
+def test_wrong_use_of_options_points_to_help(tmp_path: Path, arguments: list[str], message: str):
+    done = dn2(*arguments, cwd=tmp_path)
+    assert (done.code, done.out) == (2, "")
+    assert message in plain(done.err)
+    assert "--help' for help" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ingest_says_what_it_found_and_the_second_time_that_nothing_changed(run: Run, tmp_path: Path):
+    make_pictures(tmp_path / "photos", 3)
+    (tmp_path / "photos" / "notes.txt").write_text("no picture")
+    first = run("ingest", "photos")
+    assert re.fullmatch(
+        r"dataset photos-\w{8}: 3 images, 3 added, 0 changed, 0 vanished; 1 other files ignored\n", first.out
+    )
+    before = files(tmp_path)
+    second = run("ingest", "photos")
+    assert second.out == first.out.replace("3 added, 0 changed, 0 vanished", "nothing changed, nothing written")
+    assert (first.code, first.err, second.code, second.err) == (0, "", 0, "")
+    assert files(tmp_path) == before
+    (tmp_path / "photos" / "000.png").unlink()
+    assert "2 images, 0 added, 0 changed, 1 vanished; 1 other files ignored" in run("ingest", "photos").out
+
+
+def test_embed_counts_images_rejects_and_shards(run: Run, tmp_path: Path):
+    make_pictures(tmp_path / "photos", 5)
+    (tmp_path / "photos" / "broken.png").write_bytes(b"no picture")
+    done = run("embed", "photos", "--shard-size", "4", "--batch-size", "3", "--backbone", "efficientnet_lite0")
+    assert (done.code, done.err) == (0, "")
+    assert re.search(r"\nembedded 5, rejected 1, by efficientnet_lite0-[0-9a-f]{12}, in 2 shards\n$", done.out)
+    before = files(tmp_path)
+    assert run("embed", "photos", "--shard-size", "4").code == 0
+    assert files(tmp_path) == before
+
+
+def test_train_passes_every_option_on(run: Run, tmp_path: Path):
+    make_pictures(tmp_path / "photos", 8)
+    done = run("train", "photos", "--bank", "mine", "--k", "3", "--metric", "cosine", "--far", "0.3", "--dataset", "d")
+    assert done.code == 0
+    assert re.match(r"bank mine, version [0-9a-f]{16}: 8 normal images, 0 rejected, \w+, k = 3, cosine\n", done.out)
+    assert "flags about 30.00% of normal images (leave-one-out, 8 scores)" in done.out
+    assert (done.err, [*Path("dn2-store/manifests").iterdir()]) == ("", [Path("dn2-store/manifests/d")])
+
+
+def test_train_warns_when_the_threshold_cannot_promise_what_was_asked_for(run: Run, pictures: Path):
+    done = run("train", pictures, "--bank", "few")
+    assert done.code == 0
+    assert re.fullmatch(
+        r"warning: bank few: 12 calibration images cannot promise [^\n]* 99 images would do\n", done.err
+    )
+
+
+def test_second_score_returns_the_finished_report_untouched(run: Run, own_bricks: Bricks, tmp_path: Path):
+    command = ("score", own_bricks.batch, "--store", own_bricks.store, "--bank", "bricks")
+    first = run(*command, "--out", "report")
+    assert first.code == 0
+    assert re.match(
+        r"\d+ of 160 images are anomalous \(score above [\d.]+\), 3 could not be read; [\d.]+ s\n", first.out
+    )
+    assert first.out.endswith(f"report: {tmp_path / 'report' / 'report.html'}\n")
+    before = files(tmp_path / "store")
+    second = run(*command)
+    assert second.out.split(";")[0] == first.out.split(";")[0]
+    found = re.search(r"report: file://(\S+)\n$", second.out)
+    assert found is not None
+    assert Path(found[1]).read_bytes() == (tmp_path / "report" / "report.html").read_bytes()
+    assert files(tmp_path / "store") == before
+
+
+def test_only_results_go_to_standard_output(run: Run, pictures: Path):
+    """With --verbose too: the log goes beside them."""
+    done = run("embed", pictures, "--verbose")
+    assert done.code == 0
+    assert [line.split()[0] for line in done.out.splitlines()] == ["dataset", "embedded"]
+    assert re.search(r"info: dataset pictures-\w{8}: 12 images in file://", done.err)
