@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from dn2.errors import ConfigError
 
 PILLOW_PIXEL_LIMIT = 178_956_970  # above this Pillow itself refuses to open an image
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -36,6 +37,17 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_device(device: str) -> str:
+    """Return the name of a device if it is one.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not _DEVICE.fullmatch(device):
+        raise ConfigError(f"got {device!r}, expected auto, cpu, cuda or cuda:N")
+    return device
+
+
 Name = Annotated[str, AfterValidator(check_name)]
 
 
@@ -56,9 +68,8 @@ class EmbedConfig(Config):
     engine: Literal["auto", "openvino", "torch"] = Field(
         "auto", description="What runs the network. auto takes torch on a GPU and OpenVINO on a CPU."
     )
-    device: str = Field(
+    device: Annotated[str, AfterValidator(check_device)] = Field(
         "auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="auto, cpu, cuda or cuda:N. auto takes the first GPU if there is one.",
     )
     batch_size: int = Field(32, ge=1, le=4096, description="Images per forward pass. Does not change scores.")
@@ -133,8 +144,9 @@ class ScoreConfig(RejectLimits):
 
 def explain(error: ValidationError) -> ConfigError:
     """Turn a pydantic error into one line that names each bad field, what was given and what is expected."""
-    lines = [
-        f"{'.'.join(str(part) for part in item['loc']) or 'parameters'} = {item['input']!r}: {item['msg']}"
-        for item in error.errors()
-    ]
+    lines = []
+    for item in error.errors():
+        place = ".".join(str(part) for part in item["loc"]) or "parameters"
+        own = item["type"] == "value_error"  # raised by us: the message names what was given
+        lines.append(f"{place}: {item['ctx']['error']}" if own else f"{place} = {item['input']!r}: {item['msg']}")
     return ConfigError("; ".join(lines))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sys
 import tempfile
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dn2.features import backbones
 from dn2.features.backbones import Backbone
 from dn2.store.cache import cache_dir
 
@@ -47,7 +49,8 @@ class OpenVINOEngine:
 
 def _network(backbone: Backbone) -> Any:
     """Return the converted network, from the cache folder if it was converted before."""
-    made_by = f"dn2-{version('dn2')}-openvino-{version('openvino')}-torch-{torch.__version__}"
+    code = hashlib.sha256(Path(backbones.__file__).read_bytes()).hexdigest()[:8]  # what is converted is made there
+    made_by = f"{code}-openvino-{version('openvino')}-torch-{torch.__version__}"
     folder = cache_dir() / "openvino" / f"{backbone.embedder().id}-{made_by}"
     if (folder / "network.xml").exists():
         try:

@@ -61,6 +61,7 @@ def fit(
     if store.exists(layout.bank_version(name, version)):
         record = open_bank(store, name, version=version)
         make_current(store, record)
+        _warn(record)
         return record
     dim = _dim(embedded, store)
     check_memory(embedded.embedded, dim, config.bank_memory_gb)
@@ -96,18 +97,22 @@ def fit(
     store.write(layout.bank_probes(name, version), store.read(layout.probes(embedded.embedder)))
     publish(store, record, segments=[segment], config=config.model_dump(mode="json"))
     make_current(store, record)
-    if attainable > config.false_alarm_rate:
-        log.warning("bank %s: %s", name, attainable_warning(record))
+    _warn(record)
     return record
 
 
-def attainable_warning(record: BankVersion) -> str:
-    """Return the sentence that says why a small bank cannot promise the false-alarm rate that was asked for."""
-    return (
-        f"{record.calibration_rows} calibration images cannot promise a false-alarm rate of "
-        f"{record.false_alarm_rate:.2%}, only {record.attainable_rate:.2%}: the threshold is the largest of their "
-        f"scores; {math.ceil(1 / record.false_alarm_rate - 1e-9) - 1} images would do"
-    )
+def _warn(record: BankVersion) -> None:
+    """Say why a small bank cannot promise the false-alarm rate that was asked for."""
+    if record.attainable_rate > record.false_alarm_rate:
+        log.warning(
+            "bank %s: %d calibration images cannot promise a false-alarm rate of %.2f%%, only %.2f%%: "
+            "the threshold is the largest of their scores; %d images would do",
+            record.name,
+            record.calibration_rows,
+            100 * record.false_alarm_rate,
+            100 * record.attainable_rate,
+            math.ceil(1 / record.false_alarm_rate - 1e-9) - 1,
+        )
 
 
 def _check_rejects(embedded: Embedded, store: Store, config: FitConfig) -> None:

@@ -14,6 +14,8 @@ import fsspec
 
 from dn2.errors import ConfigError, Dn2Error
 
+_BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
+
 
 @dataclass(frozen=True, slots=True)
 class Location:
@@ -62,6 +64,10 @@ def locate(url: str | os.PathLike[str]) -> Location:
     except (ValueError, ImportError) as error:
         raise ConfigError(f"URL {text!r} cannot be opened: {error}") from error
     path = path.rstrip("/")
+    if not path and text.partition("://")[0] in _BUCKETS:
+        raise ConfigError(
+            f"URL {text!r}: got no bucket, expected for example {text.partition('://')[0]}://bucket/prefix"
+        )
     return Location(fs, path, text.rstrip("/") if path else text)
 
 

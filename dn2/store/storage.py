@@ -60,9 +60,14 @@ class Store:
             StoreError: they cannot.
         """
         path = f"{_TEMPORARY}/{uuid.uuid4().hex}"
-        self.write(path, b"dn2")
-        with self._errors("delete from", path):
+        try:
+            self.write(path, b"dn2")
             self._location.fs.rm_file(self._full(path))
+        except Exception as error:  # drivers raise their own
+            reason = str(error.__cause__ or error).strip() or type(error).__name__
+            raise StoreError(
+                f"store {self.uri}: cannot write there: {reason}; expected a folder or URL where files can be made"
+            ) from (error.__cause__ or error)
 
     @contextmanager
     def _errors(self, verb: str, path: str) -> Iterator[None]:

@@ -72,7 +72,8 @@ def test_bounds(model: type[Config], field: str, good: list[Any], bad: list[Any]
     for value in bad:
         with pytest.raises(ValidationError) as caught:
             model(**{field: value})
-        assert str(explain(caught.value)).startswith(f"{field} = {value!r}: ")
+        text = str(explain(caught.value))
+        assert text.startswith(f"{field} = {value!r}: ") or text.startswith(f"{field}: got {value!r}, expected ")
 
 
 def test_every_field_with_a_bound_is_in_the_list_above():
