@@ -11,7 +11,7 @@ demo: $(READY)
 	$(BIN)/dn2 demo
 
 test: $(READY) $(SYSTEM)
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=90
 
 lint: $(READY)
 	$(BIN)/ruff check .

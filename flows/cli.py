@@ -202,7 +202,7 @@ def _score(run: console.Run, values: dict[str, Any]) -> Any:
     from flows.parameters import ScoreParameters
 
     if values["out"] is not None:
-        values = {**values, "out": str(check_target(values["out"]))}
+        values = {**values, "out": str(check_target(values["out"], values["store"]))}
     parameters = ScoreParameters.model_validate(values)
     began = time.monotonic()
     done = run("score", parameters)

@@ -112,6 +112,7 @@ def _quiet(verbose: bool) -> None:
     logger.setLevel(logging.INFO if verbose else logging.WARNING)
     if not verbose:
         warnings.filterwarnings("ignore", module=r"prefect\.")
+        warnings.filterwarnings("ignore", module="PIL")  # what is wrong with a picture is its reject reason
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
         os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
 

@@ -18,7 +18,7 @@ from flows.steps import embed_source, ranges
 def score(parameters: ScoreParameters) -> Report:
     """Embed a batch as the bank was embedded, score it, and write the report."""
     if parameters.out is not None:
-        check_target(parameters.out)
+        check_target(parameters.out, parameters.store)
     bank = step.open_bank(parameters.store, parameters.bank)
     embedded = embed_source(parameters, bank)
     report = score_embedded(embedded, bank, parameters)

@@ -42,7 +42,7 @@ def test_first_screen_shows_the_two_commands():
 
 def test_python_of_the_readme_runs_as_it_stands(photos: Path, capsys: pytest.CaptureFixture[str]):
     (code,) = blocks("README.md", "python")
-    assert len(code.splitlines()) == 5
+    assert len([line for line in code.splitlines() if line]) == 5
     exec(compile(code, "README.md", "exec"), {})
     found = re.fullmatch(r"(\d+) of (\d+) images are anomalous: file://(.+)\n", capsys.readouterr().out)
     assert found is not None
@@ -77,6 +77,8 @@ def test_figures_of_the_demo_are_those_the_readme_tells(own_bricks: Bricks):
     told = re.findall(r"^\| [a-z].* \| ([\d.]+) \| (\d+) % \|$", text, re.MULTILINE)
     assert [float(auc) for auc, _ in told] == pytest.approx(list(figures.roc_auc_by_kind.values()), abs=0.01)
     assert [int(found) / 100 for _, found in told] == pytest.approx(list(figures.recall_by_kind.values()), abs=0.07)
-    assert f"All kinds together reach {figures.roc_auc:.2f}" in text
+    together = re.search(r"All kinds together reach ([\d.]+),", text)
+    assert together is not None
+    assert float(together[1]) == pytest.approx(figures.roc_auc, abs=0.01)
     assert figures.false_alarm_rate == 0
     assert bricks.bank.rows == bricks.bank.calibration_rows == figures.counts["good"] == 32

@@ -143,8 +143,8 @@ def _network_input(image: Image.Image, size: tuple[int, int], preprocessing: Pre
     left, top = round((new_width - crop) / 2), round((new_height - crop) / 2)
     across, down = width / new_width / reduced, height / new_height / reduced
     box = (left * across, top * down, (left + crop) * across, (top + crop) * down)
-    planes = (plane.convert("F").resize((crop, crop), Image.Resampling.BILINEAR, box=box) for plane in image.split())
-    return np.stack([np.asarray(plane) for plane in planes])
+    planes = (image.getchannel(channel).convert("F") for channel in range(3))  # one at a time: they are large
+    return np.stack([np.asarray(plane.resize((crop, crop), Image.Resampling.BILINEAR, box=box)) for plane in planes])
 
 
 def _thumbnail(image: Image.Image, side: int) -> bytes:

@@ -10,7 +10,7 @@ from logging import getLogger
 from typing import Any
 
 from dn2.config import check_name
-from dn2.errors import ConfigError, EmptySourceError
+from dn2.errors import ConfigError, EmptySourceError, SourceError
 from dn2.images.manifest import ManifestIndex, part_names
 from dn2.images.source import SUFFIXES, ListedFile, Source
 from dn2.progress import advance
@@ -42,16 +42,22 @@ def ingest(
     Raises:
         NotFoundError: there is no such source.
         EmptySourceError: it holds no image.
-        SourceError: it cannot be listed.
+        SourceError: it cannot be listed, or two of its images have the same URI.
         ConfigError: the name is no valid name, or belongs to a dataset of another source.
         StoreError: the store cannot be written.
     """
     opened, store = Source.open(source), Store.open(store)
-    name = check_name(dataset) if dataset else opened.default_name
+    name = opened.default_name if dataset is None else check_name(dataset)
     parts = part_names(store, name)
     _check_source(store, name, parts, opened.uri)
     with ManifestIndex.of(store, name, parts) as index:
-        images = index.find(_counted(opened.walk()))
+        seen = [0]
+        images = index.find(_counted(opened.walk(), seen))
+        if seen[0] > images:
+            raise SourceError(
+                f"source {opened.uri}: got {seen[0]} images with {images} different URIs: names that are not UTF-8 are "
+                f"written like names that other images have; rename them"
+            )
         if not images:
             raise EmptySourceError(
                 f"source {opened.uri}: got no image ({opened.ignored} other files), "
@@ -86,8 +92,9 @@ def _check_source(store: Store, name: str, parts: tuple[str, ...], uri: str) -> 
         )
 
 
-def _counted(files: Iterator[ListedFile]) -> Iterator[ListedFile]:
+def _counted(files: Iterator[ListedFile], seen: list[int]) -> Iterator[ListedFile]:
     for file in files:
+        seen[0] += 1
         advance("ingest", 1)
         yield file
 

@@ -75,13 +75,13 @@ class ManifestIndex:
             row += len(rows["uri"])
 
     def find(self, files: Iterable[ListedFile]) -> int:
-        """Take in a listing; return how many files it held."""
+        """Take in a listing; return how many URIs it held."""
         self._database.execute("BEGIN")
-        self._database.executemany(
-            "INSERT OR REPLACE INTO found VALUES (?, ?, ?)", ((f.uri, f.version, f.size) for f in files)
+        done = self._database.executemany(
+            "INSERT OR IGNORE INTO found VALUES (?, ?, ?)", ((f.uri, f.version, f.size) for f in files)
         )
         self._database.execute("COMMIT")
-        return int(self._database.execute("SELECT count(*) FROM found").fetchone()[0])
+        return done.rowcount
 
     def new_or_changed(self) -> Iterator[tuple[ListedFile, str, bool]]:
         """Yield each listed file that is not known as it is, its image id, and whether its URI was known; by URI."""

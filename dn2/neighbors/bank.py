@@ -15,13 +15,13 @@ import numpy.typing as npt
 from dn2.config import check_name
 from dn2.errors import BankError, NotFoundError, SchemaError
 from dn2.neighbors.exact import Neighbors, search
+from dn2.neighbors.vectors import load_vectors
 from dn2.records import BankVersion
 from dn2.store import layout
-from dn2.store.cache import local_copy
-from dn2.store.documents import BANK_POINTER, BANK_VERSION, read_document, write_document
+from dn2.store.documents import BANK_POINTER, BANK_VERSION, as_record, read_document, write_document
 from dn2.store.schemas import BANK_ROWS, CALIBRATION
 from dn2.store.storage import Store
-from dn2.store.tables import concat, read_table
+from dn2.store.tables import concat, read_config, read_table
 
 _BYTES_PER_ROW = 300  # ids, URI and keys of one row in memory, rounded up
 
@@ -41,13 +41,18 @@ def open_bank(store: str | os.PathLike[str] | Store, name: str, *, version: str 
             banks = store.names("banks")  # one whose first training did not end has no pointer yet
             names = ", ".join(bank for bank in banks if store.exists(layout.bank_pointer(bank))) or "none"
             raise NotFoundError(f"bank {name!r}: not in store {store.uri}, which has: {names}; make it with dn2 train")
-    document = _document(store, name, version)
-    return BankVersion(**{field.name: document[field.name] for field in fields(BankVersion)})
+    return as_record(BankVersion, _document(store, name, version), store.uri_of(layout.bank_version(name, version)))
 
 
 def _document(store: Store, name: str, version: str) -> dict[str, Any]:
-    needed = ["segments", *(field.name for field in fields(BankVersion))]
-    return read_document(store, layout.bank_version(name, version), BANK_VERSION, needed)
+    path = layout.bank_version(name, version)
+    document = read_document(store, path, BANK_VERSION, ["segments", *(field.name for field in fields(BankVersion))])
+    if (document["name"], document["version"]) != (name, version):
+        raise SchemaError(
+            f"{store.uri_of(path)}: got bank {document['name']!r} version {document['version']!r}, "
+            f"expected {name!r} version {version!r}"
+        )
+    return document
 
 
 def publish(store: Store, record: BankVersion, *, segments: list[str], config: dict[str, Any]) -> None:
@@ -111,6 +116,16 @@ def check_memory(rows: int, dim: int, budget_gb: float) -> None:
         )
 
 
+def segment_vectors(store: Store, path: str) -> npt.NDArray[np.float16]:
+    """Return the vectors of a segment, (N, D) float16, memory-mapped.
+
+    Raises:
+        NotFoundError: one of its files is missing.
+        SchemaError: one of them is damaged.
+    """
+    return load_vectors(store, f"{path}.npy", read_config(store, f"{path}.parquet", BANK_ROWS)["vectors_crc32"])
+
+
 class Bank:
     """An opened bank version, ready to be searched.
 
@@ -125,7 +140,7 @@ class Bank:
         self.record = record
         segments = _document(store, record.name, record.version)["segments"]
         paths = [layout.bank_segment(record.name, segment) for segment in segments]
-        arrays = [np.load(local_copy(store, f"{path}.npy"), mmap_mode="r") for path in paths]
+        arrays = [segment_vectors(store, path) for path in paths]
         self.vectors: npt.NDArray[np.float16] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
         self.rows = concat([read_table(store, f"{path}.parquet", BANK_ROWS) for path in paths])
         if self.vectors.shape != (record.rows, record.dim) or self.rows.num_rows != record.rows:

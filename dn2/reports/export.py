@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -11,24 +12,35 @@ from pathlib import Path
 from dn2.errors import ConfigError, Dn2Error, StoreError
 from dn2.records import Report
 from dn2.reports.files import PAGE, SUMMARY
-from dn2.store.documents import REPORT_SUMMARY
+from dn2.store.documents import REPORT_SUMMARY, read_document
 from dn2.store.storage import Store
 
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux's renameat2
 
-def check_target(target: str | os.PathLike[str]) -> Path:
+
+def check_target(target: str | os.PathLike[str], store: str | os.PathLike[str] | Store) -> Path:
     """Return the absolute local folder a report may be exported to.
 
     Raises:
-        ConfigError: it is a URL, a file, or a folder that holds something other than an exported report.
+        ConfigError: it is a URL, a file, a folder that holds something other than an exported report, a report in the
+            folder where the command runs, or a place inside the store.
     """
     text = os.fspath(target)
     if "://" in text and not text.startswith("file://"):
         raise ConfigError(f"out: got {text}, expected a local folder; in the store the report is at its URI already")
     path = Path(text.removeprefix("file://")).expanduser().resolve()  # a link stays a link, its folder is replaced
+    root = Store.open(store).local("")
+    if root is not None and path.is_relative_to(root.resolve()):
+        raise ConfigError(f"out: got {path}, which lies in the store {root}, expected a folder outside of it")
     if path.exists() and not path.is_dir():
         raise ConfigError(f"out: got {path}, which is a file, expected a folder")
-    if path.is_dir() and any(path.iterdir()) and not _is_report(path):
-        raise ConfigError(f"out: got {path}, which holds something else, expected a new or empty folder, or a report")
+    if path.is_dir() and any(path.iterdir()):
+        if not _is_report(path):
+            raise ConfigError(
+                f"out: got {path}, which holds something else, expected a new or empty folder, or a report"
+            )
+        if Path.cwd().is_relative_to(path):
+            raise ConfigError(f"out: got {path}, a report in which this command runs: run it in another folder")
     return path
 
 
@@ -49,27 +61,31 @@ def _is_report(path: Path) -> bool:
 def export(report: Report, store: str | os.PathLike[str] | Store, target: str | os.PathLike[str]) -> Path:
     """Copy a report's page, summary and Parquet parts to a local folder; return the folder.
 
-    An older report in that folder is moved aside when the new one is whole, and then removed.
+    An older report in that folder is replaced in one step, when the new one is whole.
 
     Raises:
-        ConfigError: the folder holds something else.
+        ConfigError: the folder holds something else, or lies in the store.
         NotFoundError: a file of the report is missing.
+        SchemaError: the report's summary is damaged.
         StoreError: the report cannot be read, or the folder cannot be written.
     """
-    store, path = Store.open(store), check_target(target)
+    store = Store.open(store)
+    path = check_target(target, store)
     folder = report.uri.removeprefix(f"{store.uri}/")
+    parts = read_document(store, f"{folder}/{SUMMARY}", REPORT_SUMMARY, ["parts"])["parts"]
     staged = path.parent / f".{path.name}-{uuid.uuid4().hex}"
     try:
         staged.mkdir(parents=True)
-        for name in store.names(folder):
+        for name in (*parts, PAGE, SUMMARY):
             store.download(f"{folder}/{name}", staged / name)
-        if path.exists():
-            old = path.parent / f".{path.name}-{uuid.uuid4().hex}"
-            path.rename(old)
+        if not path.exists():
             staged.rename(path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            staged.rename(path)
+        elif any(path.iterdir()):
+            shutil.copymode(path, staged)
+            _exchange(staged, path)
+        else:  # the folder stays the same one: somebody may stand in it
+            for name in (*parts, PAGE, SUMMARY):
+                (staged / name).rename(path / name)
     except OSError as error:
         if isinstance(error, Dn2Error):
             raise
@@ -77,3 +93,22 @@ def export(report: Report, store: str | os.PathLike[str] | Store, target: str | 
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return path
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Let two folders change places: in one step where Linux and the file system can, else in two.
+
+    Raises:
+        OSError: they cannot be moved; they are where they were.
+    """
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is not None and rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0:
+        return
+    aside = one.with_name(f"{one.name}-old")
+    other.rename(aside)
+    try:
+        one.rename(other)
+    except BaseException:
+        aside.rename(other)
+        raise
+    aside.rename(one)

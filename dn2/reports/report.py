@@ -17,7 +17,7 @@ from dn2.reports.figure import Histogram, histogram_svg
 from dn2.reports.files import PAGE, SUMMARY
 from dn2.reports.page import Card, render
 from dn2.store import layout
-from dn2.store.documents import REPORT_SUMMARY, read_document, write_document
+from dn2.store.documents import REPORT_SUMMARY, as_record, read_document, write_document
 from dn2.store.schemas import REPORT, THUMBNAILS
 from dn2.store.storage import Store
 from dn2.store.tables import read_table
@@ -37,8 +37,7 @@ def finished(store: Store, folder: str) -> Report | None:
         return None
     needed = [field.name for field in fields(Report)]
     document = read_document(store, path, REPORT_SUMMARY, needed)
-    document |= {"uri": store.uri_of(folder), "warnings": tuple(document["warnings"])}
-    return Report(**{name: document[name] for name in needed})
+    return as_record(Report, {**document, "uri": store.uri_of(folder)}, store.uri_of(path))
 
 
 def write_report(

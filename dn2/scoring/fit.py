@@ -13,14 +13,14 @@ import numpy.typing as npt
 
 from dn2.config import FitConfig, check_name, fingerprint
 from dn2.errors import BankError, RejectedError
-from dn2.neighbors.bank import check_memory, keys, make_current, open_bank, prepared, publish
+from dn2.neighbors.bank import check_memory, keys, make_current, open_bank, prepared, publish, segment_vectors
 from dn2.neighbors.exact import search
+from dn2.neighbors.vectors import write_vectors
 from dn2.progress import advance
 from dn2.records import BankVersion, Embedded, EmbeddedShard
 from dn2.scoring.calibration import LEAVE_ONE_OUT_ROWS, held_out_rows, leave_one_out, usable_groups
 from dn2.scoring.scores import mean_distance, threshold_at
 from dn2.store import layout
-from dn2.store.cache import local_copy
 from dn2.store.schemas import BANK_ROWS, CALIBRATION, EMBEDDINGS, REJECTS
 from dn2.store.storage import Store
 from dn2.store.tables import column_vectors, concat, keep_rows, read_table, with_constant, writing
@@ -193,16 +193,17 @@ def _write_segment(
 ) -> None:
     if store.exists(f"{path}.parquet"):
         return
-    with store.create(f"{path}.npy") as temporary:
-        target = np.lib.format.open_memmap(temporary, "w+", np.float16, (int(kept.sum()), _dim(embedded, store)))
-        read = written = 0
+
+    def blocks() -> Iterator[npt.NDArray[np.float16]]:
+        read = 0
         for vectors in _vectors(embedded, store):
-            mine = prepared(vectors[kept[read : read + len(vectors)]], config.metric)
-            target[written : written + len(mine)] = mine
-            read, written = read + len(vectors), written + len(mine)
-        target.flush()
-        del target
-    with writing(store, f"{path}.parquet", BANK_ROWS, {"embedder": embedded.embedder, "metric": config.metric}) as file:
+            yield prepared(vectors[kept[read : read + len(vectors)]], config.metric)
+            read += len(vectors)
+
+    shape = (int(kept.sum()), _dim(embedded, store))
+    checksum = write_vectors(store, f"{path}.npy", shape, blocks())
+    footer = {"embedder": embedded.embedder, "metric": config.metric, "vectors_crc32": checksum}
+    with writing(store, f"{path}.parquet", BANK_ROWS, footer) as file:
         table = keep_rows(rows, kept)
         file.write({column: table[column].combine_chunks() for column in table.column_names})
 
@@ -211,7 +212,7 @@ def _calibrate(
     store: Store, path: str, embedded: Embedded, rows: Any, kept: npt.NDArray[np.bool_], config: FitConfig
 ) -> npt.NDArray[np.float32]:
     """Return the calibration scores, in the order of the rows they belong to."""
-    bank = np.load(local_copy(store, f"{path}.npy"), mmap_mode="r")
+    bank = segment_vectors(store, path)
     row_keys = np.stack([keys(rows[column].to_pylist()) for column in ("image_id", "content_sha256", "group_id")])
     row_keys[2] = usable_groups(row_keys[2], row_keys[1], config.k)
     if kept.all():

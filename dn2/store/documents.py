@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import fields
+from typing import Any, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
 
 from dn2.errors import SchemaError
 from dn2.store.storage import Store
@@ -14,6 +17,7 @@ BANK_POINTER = "dn2.bank_pointer"
 BANK_VERSION = "dn2.bank_version"
 REPORT_SUMMARY = "dn2.report_summary"
 _VERSION = 1
+T = TypeVar("T")
 
 
 def write_document(store: Store, path: str, schema: str, content: Mapping[str, Any]) -> None:
@@ -47,3 +51,18 @@ def read_document(store: Store, path: str, schema: str, fields: Iterable[str]) -
     if missing:
         raise SchemaError(f"{uri}: got {schema} without {', '.join(missing)}")
     return document
+
+
+def as_record(kind: type[T], document: Mapping[str, Any], uri: str) -> T:
+    """Return a record made from the fields of a document that it names.
+
+    Raises:
+        SchemaError: a field has a value of another type.
+    """
+    names = [field.name for field in fields(cast(Any, kind))]
+    try:
+        return TypeAdapter(kind).validate_python({name: document[name] for name in names})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise SchemaError(f"{uri}: got {place} = {first['input']!r:.60}: {first['msg']}") from error

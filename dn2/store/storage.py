@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
 from dn2.errors import Dn2Error, NotFoundError, StoreError
 from dn2.store.files import Location, locate, translated
 
+_STALE = 24 * 3600  # seconds after which an unfinished file cannot belong to a running process
 _TEMPORARY = ".tmp"  # unfinished files lie here; no reader ever looks inside
 
 
@@ -62,12 +64,21 @@ class Store:
         path = f"{_TEMPORARY}/{uuid.uuid4().hex}"
         try:
             self.write(path, b"dn2")
+            self._sweep()
             self._location.fs.rm_file(self._full(path))
         except Exception as error:  # drivers raise their own
             reason = str(error.__cause__ or error).strip() or type(error).__name__
             raise StoreError(
                 f"store {self.uri}: cannot write there: {reason}; expected a folder or URL where files can be made"
             ) from (error.__cause__ or error)
+
+    def _sweep(self) -> None:
+        """Remove unfinished files that killed processes left more than a day ago."""
+        if self.is_local:
+            for file in Path(self._full(_TEMPORARY)).iterdir():
+                with suppress(FileNotFoundError):  # swept by another process
+                    if time.time() - file.stat().st_mtime > _STALE:
+                        file.unlink()
 
     @contextmanager
     def _errors(self, verb: str, path: str) -> Iterator[None]:

@@ -66,7 +66,7 @@ def writing(store: Store, path: str, schema: Schema, config: Mapping[str, Any]) 
     }
     with store.create(path) as temporary:
         columns = schema.columns.with_metadata(footer)
-        with pq.ParquetWriter(temporary, columns, compression="zstd") as writer:
+        with pq.ParquetWriter(temporary, columns, compression="zstd", write_page_checksum=True) as writer:
             yield TableWriter(writer, columns)
 
 
@@ -79,7 +79,11 @@ def reading(store: Store, path: str, schema: Schema) -> Iterator[pq.ParquetFile]
         SchemaError: it is no Parquet file, a damaged one, another kind of file, or of another version.
         StoreError: it cannot be read.
     """
-    with store.open_input(path) as file, _damage(store.uri_of(path)), pq.ParquetFile(file) as parquet:
+    with (
+        store.open_input(path) as file,
+        _damage(store.uri_of(path)),
+        pq.ParquetFile(file, page_checksum_verification=True) as parquet,
+    ):
         footer = parquet.schema_arrow.metadata or {}
         got = (footer.get(b"dn2.schema", b"?").decode(), footer.get(b"dn2.schema_version", b"?").decode())
         if got != (schema.name, str(schema.version)):

@@ -212,3 +212,13 @@ def test_sources_of_the_same_name_get_different_datasets(tmp_path: Path, store: 
 def test_relative_and_absolute_path_are_the_same_dataset(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(folder.parent)
     assert dn2.ingest("source", store).parts == dn2.ingest(f"{folder}/", store).parts == dn2.ingest(folder, store).parts
+
+
+def test_two_names_with_one_uri_are_refused(tmp_path: Path):
+    """A name that is not UTF-8 is written as \\xNN, which may be the name of another image."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Path(os.fsdecode(os.fsencode(folder) + b"/a\xff.png")).write_bytes(b"1")
+    (folder / "a\\xff.png").write_bytes(b"2")
+    with pytest.raises(dn2.SourceError, match="got 2 images with 1 different URIs"):
+        dn2.ingest(folder, tmp_path / "store")

@@ -92,7 +92,7 @@ def test_folder_that_holds_more_than_a_report_is_refused(batch: Batch, tmp_path:
 def test_folder_with_another_summary_is_refused(tmp_path: Path, summary: str):
     (tmp_path / "summary.json").write_text(summary)
     with pytest.raises(dn2.ConfigError, match="holds something else"):
-        check_target(tmp_path)
+        check_target(tmp_path, "dn2-store")
 
 
 def test_link_to_a_folder_stays_a_link(batch: Batch, tmp_path: Path):
@@ -107,17 +107,53 @@ def test_link_to_a_folder_stays_a_link(batch: Batch, tmp_path: Path):
 def test_target_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert check_target("report") == tmp_path / "report"
-    assert check_target("~/report") == tmp_path / "home" / "report"
-    assert check_target(f"file://{tmp_path}/report") == tmp_path / "report"
+    assert check_target("report", "dn2-store") == tmp_path / "report"
+    assert check_target("~/report", "dn2-store") == tmp_path / "home" / "report"
+    assert check_target(f"file://{tmp_path}/report", "dn2-store") == tmp_path / "report"
 
 
 def test_url_is_no_target():
     with pytest.raises(dn2.ConfigError, match="got s3://bucket/x, expected a local folder; in the store the report is"):
-        check_target("s3://bucket/x")
+        check_target("s3://bucket/x", "dn2-store")
 
 
 def test_folder_that_cannot_be_made_is_told_without_our_temporary_names(batch: Batch, tmp_path: Path):
     (tmp_path / "file").write_text("precious")
     with pytest.raises(dn2.StoreError, match=r"^out: cannot write .*/file/report: Not a directory; choose another"):
         dn2.export(batch.report, batch.store, tmp_path / "file" / "report")
+
+
+def test_folder_in_the_store_is_no_target(batch: Batch):
+    with pytest.raises(dn2.ConfigError, match=r"which lies in the store .*, expected a folder outside of it"):
+        dn2.export(batch.report, batch.store, batch.folder.parent / "another")
+
+
+def test_report_replaces_another_with_its_permissions_and_its_folder_may_not_be_stood_in(
+    batch: Batch, own_bricks: Bricks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    other = scored(own_bricks.normal, own_bricks)
+    target = dn2.export(other.report, other.store, tmp_path / "new" / "report")
+    target.chmod(0o700)
+    dn2.export(batch.report, batch.store, target)
+    assert target.stat().st_mode & 0o777 == 0o700
+    assert content(target) == content(batch.folder)
+    assert [*target.parent.iterdir()] == [target]
+    monkeypatch.chdir(target)
+    with pytest.raises(dn2.ConfigError, match="a report in which this command runs: run it in another folder"):
+        dn2.export(other.report, other.store, ".")
+
+
+def test_empty_folder_in_which_the_command_runs_gets_the_files(
+    batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    dn2.export(batch.report, batch.store, ".")
+    assert {path.name for path in Path().iterdir()} == set(content(batch.folder))
+
+
+def test_part_that_is_missing_fails_the_export(batch: Batch, tmp_path: Path):
+    (batch.folder / "part-00000.parquet").unlink()
+    with pytest.raises(dn2.NotFoundError, match=r"no file 'reports/.*/part-00000.parquet'"):
+        dn2.export(batch.report, batch.store, tmp_path / "report")
+    assert not (tmp_path / "report").exists()

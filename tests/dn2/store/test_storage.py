@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -237,3 +239,15 @@ def test_any_file_name_is_written_listed_and_read(name: str, content: bytes, tmp
     store.write(f"folder/{name}", content)
     assert [name] == store.names("folder")
     assert content == store.read(f"folder/{name}")
+
+
+def test_rests_of_killed_processes_are_swept_after_a_day(tmp_path: Path):
+    store = Store.open(tmp_path)
+    store.write("a", b"kept")
+    for name, age in (("old", 25 * 3600), ("young", 23 * 3600)):
+        (tmp_path / ".tmp" / name).write_bytes(b"rest")
+        then = time.time() - age
+        os.utime(tmp_path / ".tmp" / name, (then, then))
+    store.check_writable()
+    assert [path.name for path in (tmp_path / ".tmp").iterdir()] == ["young"]
+    assert store.read("a") == b"kept"
