@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
+import pickle  # only for the name of its error: nothing is ever unpickled without weights_only
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cache
