@@ -1,4 +1,4 @@
-"""How the library says how far it is, without knowing who listens: a terminal's bar, Prefect, or nobody."""
+"""How the library says how far it is, without knowing who listens: a terminal's bar, Prefect, both, or nobody."""
 
 from __future__ import annotations
 
@@ -26,21 +26,20 @@ class Advance:
 
 
 Listener = Callable[[Advance], None]
-_listener: ContextVar[Listener | None] = ContextVar("dn2_progress", default=None)
+_listeners: ContextVar[tuple[Listener, ...]] = ContextVar("dn2_progress", default=())
 
 
 def advance(stage: str, items: int, *, total: int | None = None, limit: str = "") -> None:
-    """Tell the listener, if there is one, that `items` more images are through `stage`."""
-    listener = _listener.get()
-    if listener is not None:
+    """Tell whoever listens that `items` more images are through `stage`."""
+    for listener in _listeners.get():
         listener(Advance(stage, items, total, limit))
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Send every step forward inside the block to `listener`."""
-    token = _listener.set(listener)
+    """Send every step forward inside the block to `listener`, too."""
+    token = _listeners.set((*_listeners.get(), listener))
     try:
         yield
     finally:
-        _listener.reset(token)
+        _listeners.reset(token)

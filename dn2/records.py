@@ -159,6 +159,25 @@ class ScoredShard:
 
 
 @dataclass(frozen=True, slots=True)
+class WorstImage:
+    """One of the images with the largest scores.
+
+    Attributes:
+        uri: where it lies.
+        score: mean squared distance to the k nearest normal images.
+        p_value: how rare such a score is among normal images.
+        is_anomaly: whether it is above the threshold.
+        nearest: URI of the normal image it is most like.
+    """
+
+    uri: str
+    score: float
+    p_value: float
+    is_anomaly: bool
+    nearest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A finished report of one batch against one bank version.
 
@@ -173,6 +192,7 @@ class Report:
         rejected: images that could not be read.
         threshold: the bank's threshold (squared distance).
         warnings: what a reader should know before trusting the figures.
+        worst: the images with the largest scores, worst first.
     """
 
     uri: str
@@ -185,8 +205,72 @@ class Report:
     rejected: int
     threshold: float
     warnings: tuple[str, ...] = ()
+    worst: tuple[WorstImage, ...] = ()
 
     @property
     def html(self) -> str:
         """URI of the report's page."""
         return f"{self.uri}/report.html"
+
+    @property
+    def anomalous_rate(self) -> float:
+        """Share of the scored images that are anomalous; 0 if none was scored."""
+        return self.anomalous / self.scored if self.scored else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A delivery of images below a watched prefix, as a listing shows it.
+
+    Attributes:
+        id: 32 hex digits over its URI, the names and versions of its images, and the bank: the same files give the
+            same id, and one more file another.
+        uri: absolute URI of its folder.
+        bank: name of the bank it is to be compared with.
+        images: how many it holds.
+        marked: whether the file lies in it that says that it is complete.
+    """
+
+    id: str
+    uri: str
+    bank: str
+    images: int
+    marked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SeenDrop:
+    """What is remembered of a drop between two looks.
+
+    Attributes:
+        id: identity of the drop as it was at the last look.
+        since: when it was first seen like this (seconds since 1970).
+        told: when it was last told to be complete; None if it never was.
+        scored: its report is finished: it is never told again.
+    """
+
+    id: str
+    since: float
+    told: float | None = None
+    scored: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at a watched prefix has shown.
+
+    Attributes:
+        watch: name of what is remembered about the prefix.
+        prefix: its absolute URI.
+        drops: all drops there.
+        due: those that are complete, not scored, and to be told now.
+        remembered: what to remember of each drop, by URI.
+        loose: images that lie beside the folders, in no drop.
+    """
+
+    watch: str
+    prefix: str
+    drops: tuple[Drop, ...]
+    due: tuple[Drop, ...]
+    remembered: dict[str, SeenDrop]
+    loose: int

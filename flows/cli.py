@@ -218,6 +218,39 @@ def _score(run: console.Run, values: dict[str, Any]) -> Any:
 
 
 @app.command()
+def nightly(
+    sources: Annotated[str, typer.Argument(help="YAML file or fsspec URL that lists the sources.", show_default=False)],
+    rescore: Annotated[
+        bool, typer.Option("--rescore", help="Score again what only earlier versions of a bank have scored.")
+    ] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Score what is new in every source of a file, as the nightly run does."""
+    with console.session(verbose=verbose) as run:
+        from flows.outcomes import NightError
+        from flows.parameters import NightlyParameters
+
+        began = time.monotonic()
+        try:
+            outcomes = run("nightly-score", NightlyParameters(sources=_absolute(sources), rescore=rescore))
+        except NightError as error:
+            _describe_night(error.outcomes)
+            raise
+        _describe_night(outcomes)
+        say(f"{len(outcomes)} sources in {time.monotonic() - began:.1f} s")
+
+
+def _describe_night(outcomes: Any) -> None:
+    for outcome in outcomes:
+        if outcome.error is None:  # failures are told together, at the end
+            say(f"{outcome.source}, bank {outcome.bank}: {outcome.in_words()}")
+        if outcome.report is not None:
+            for warning in outcome.report.warnings:
+                console.warn(warning)
+            say(f"report: {outcome.report.html}")
+
+
+@app.command()
 def demo(
     workdir: Annotated[Path, typer.Option(help="Folder for the demo's images, store and report.")] = Path("dn2-demo"),
     verbose: Verbose = False,

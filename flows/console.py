@@ -58,7 +58,8 @@ def session(*, verbose: bool) -> Iterator[Run]:
 
     def run(name: str, parameters: Config) -> Any:
         server.start()  # it comes up while the flow's module, and with it torch, is loaded
-        flow = getattr(import_module(f"flows.{name}"), name)
+        module = name.replace("-", "_")
+        flow = getattr(import_module(f"flows.{module}"), module)
         server.wait()
         with progress():
             return flow(parameters)

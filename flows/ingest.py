@@ -7,11 +7,16 @@ from prefect import flow
 import dn2
 import tasks.steps as step
 from dn2.records import Dataset
+from flows.artifacts import show_dataset
 from flows.parameters import IngestParameters
+from flows.watched import watched
 
 
 @flow(name="ingest")
 def ingest(parameters: IngestParameters) -> Dataset:
     """List a source and write down new, changed and vanished images."""
     dn2.Store.open(parameters.store).check_writable()
-    return step.ingest(parameters.source, parameters.store, parameters.dataset)
+    with watched():
+        dataset = step.ingest(parameters.source, parameters.store, parameters.dataset)
+        show_dataset(dataset)
+    return dataset

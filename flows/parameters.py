@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from dn2.config import Config, EmbedConfig, FitConfig, Name, ScoreConfig
+from dn2.errors import ConfigError
+
+
+def check_base_url(url: str) -> str:
+    """Return a web address without a slash at its end.
+
+    Raises:
+        ConfigError: a browser would not follow it.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(f"got {url!r}, expected the http:// or https:// address under which the store is served")
+    return url.rstrip("/")
+
+
+BaseUrl = Annotated[str, AfterValidator(check_base_url)]
 
 
 class IngestParameters(Config):
@@ -28,9 +45,61 @@ class TrainParameters(EmbedParameters):
     fit: FitConfig = Field(default_factory=FitConfig, description="How embeddings become a bank with a threshold.")
 
 
-class ScoreParameters(EmbedParameters):
-    """New images, and the bank to compare them with."""
+class TellConfig(Config):
+    """How Prefect is told of a finished report."""
+
+    report_base_url: BaseUrl | None = Field(
+        None,
+        description="Web address under which the store is served: makes links to reports that a browser follows.",
+    )
+    alert_rate: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="A batch of which a larger share is anomalous emits the event dn2.batch.anomalous.",
+    )
+
+
+class BatchParameters(EmbedParameters):
+    """A batch, the bank to compare it with, and who is told."""
 
     bank: Name = Field("default", description="Name of the bank; its current version is used.")
     score: ScoreConfig = Field(default_factory=ScoreConfig, description="How the batch is scored and reported.")
+    tell: TellConfig = Field(default_factory=TellConfig, description="How Prefect is told of the report.")
+
+
+class ScoreParameters(BatchParameters):
+    """New images, and the bank to compare them with."""
+
     out: str | None = Field(None, description="Local folder to copy the finished report to.")
+
+
+class ScoreNewParameters(BatchParameters):
+    """A source of which only what is new is scored."""
+
+    rescore: bool = Field(
+        False, description="Score again what only earlier versions of the bank have scored. Not done by default."
+    )
+
+
+class DropParameters(ScoreNewParameters):
+    """A delivery of images, and the bank to compare it with."""
+
+    drop: str | None = Field(
+        None, pattern="^[0-9a-f]{32}$", description="Identity of the drop, as the event that told of it has it."
+    )
+
+
+class NightlyParameters(Config):
+    """Which sources are scored every night."""
+
+    sources: str = Field(min_length=1, description="Path or URL of the YAML file that lists them.")
+    rescore: bool = Field(
+        False, description="Score again what only earlier versions of a bank have scored. Not done by default."
+    )
+
+
+class WatchParameters(Config):
+    """Which prefixes are watched for drops."""
+
+    sources: str = Field(min_length=1, description="Path or URL of the YAML file that lists them.")

@@ -10,8 +10,11 @@ from dn2.records import BankVersion, Embedded, Report, ScoredShard
 from dn2.reports.export import check_target
 from dn2.reports.report import finished
 from dn2.scoring.score import check_comparable, report_folder
-from flows.parameters import ScoreParameters
+from flows.artifacts import show_report
+from flows.events import tell_report
+from flows.parameters import BatchParameters, ScoreParameters
 from flows.steps import embed_source, ranges
+from flows.watched import watched
 
 
 @flow(name="score")
@@ -19,15 +22,18 @@ def score(parameters: ScoreParameters) -> Report:
     """Embed a batch as the bank was embedded, score it, and write the report."""
     if parameters.out is not None:
         check_target(parameters.out, parameters.store)
-    bank = step.open_bank(parameters.store, parameters.bank)
-    embedded = embed_source(parameters, bank)
-    report = score_embedded(embedded, bank, parameters)
-    if parameters.out is not None:
-        step.export(report, parameters.store, parameters.out)
+    with watched():
+        bank = step.open_bank(parameters.store, parameters.bank)
+        embedded = embed_source(parameters, bank)
+        report = score_embedded(embedded, bank, parameters)
+        if parameters.out is not None:
+            step.export(report, parameters.store, parameters.out)
+        show_report(report, parameters.store, parameters.tell)
+        tell_report(report, parameters.store, parameters.tell)
     return report
 
 
-def score_embedded(embedded: Embedded, bank: BankVersion, parameters: ScoreParameters) -> Report:
+def score_embedded(embedded: Embedded, bank: BankVersion, parameters: BatchParameters) -> Report:
     """Return the batch's report, from the store if it is finished already."""
     store, config = parameters.store, parameters.score
     folder = report_folder(embedded, bank, config)

@@ -6,7 +6,7 @@ import dn2
 import tasks.steps as step
 from dn2.config import EmbedConfig
 from dn2.features.embed import embedder_id
-from dn2.records import BankVersion, Embedded, EmbeddedShard
+from dn2.records import BankVersion, Dataset, Embedded, EmbeddedShard
 from flows.parameters import EmbedParameters
 
 MOST_TASKS = 100  # runs of one task in one flow: more would make Prefect's page slow, not the work faster
@@ -21,11 +21,18 @@ def ranges(count: int, *, most: int = MOST_TASKS) -> list[range]:
 def embed_source(parameters: EmbedParameters, bank: BankVersion | None = None) -> Embedded:
     """List the source, and embed what is not embedded yet."""
     dn2.Store.open(parameters.store).check_writable()
-    config: EmbedConfig = step.choose_embedder(parameters.embed, bank)
+    config = step.choose_embedder(parameters.embed, bank)
     dataset = step.ingest(parameters.source, parameters.store, parameters.dataset)
-    shards = step.plan(dataset, parameters.store, config)
+    return embed_dataset(dataset, parameters.store, config)
+
+
+def embed_dataset(
+    dataset: Dataset, store: str, config: EmbedConfig, *, parts: tuple[str, ...] | None = None
+) -> Embedded:
+    """Embed what is not embedded yet, of some manifest parts or of all."""
+    shards = step.plan(dataset, store, config, parts=parts)
+    total = sum(shard.images for shard in shards)
     done: list[EmbeddedShard] = []
     for number, run in enumerate(ranges(len(shards))):
-        mine = shards[run.start : run.stop]
-        done += step.embed(mine, parameters.store, config, number=number, total=dataset.images)
+        done += step.embed(shards[run.start : run.stop], store, config, number=number, total=total)
     return Embedded(dataset, embedder_id(config), tuple(done))

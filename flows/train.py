@@ -6,12 +6,17 @@ from prefect import flow
 
 import tasks.steps as step
 from dn2.records import BankVersion
+from flows.artifacts import show_bank
 from flows.parameters import TrainParameters
 from flows.steps import embed_source
+from flows.watched import watched
 
 
 @flow(name="train")
 def train(parameters: TrainParameters) -> BankVersion:
     """Embed normal images and make a bank version with a threshold."""
-    embedded = embed_source(parameters)
-    return step.fit(embedded, parameters.store, parameters.bank, parameters.fit)
+    with watched():
+        embedded = embed_source(parameters)
+        bank = step.fit(embedded, parameters.store, parameters.bank, parameters.fit)
+        show_bank(bank)
+    return bank

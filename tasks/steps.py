@@ -5,12 +5,17 @@ Every step can be repeated: what is finished in the store is not done again. A r
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from logging import getLogger
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+from prefect.concurrency.sync import concurrency
 from prefect.logging import get_run_logger
 
 import dn2
@@ -18,9 +23,14 @@ from dn2.config import EmbedConfig, FitConfig, ScoreConfig
 from dn2.errors import EmptySourceError, SourceError, StoreError
 from dn2.features.embed import embed_shards, resolved
 from dn2.features.shards import plan_shards
-from dn2.records import BankVersion, Dataset, Embedded, EmbeddedShard, Report, ScoredShard, Shard
+from dn2.images.drops import Unit, mark_scored
+from dn2.images.drops import look as find_complete
+from dn2.images.drops import remember as write_look
+from dn2.records import BankVersion, Dataset, Embedded, EmbeddedShard, Look, Report, ScoredShard, Shard
 from dn2.reports.report import write_report
 from dn2.scoring.score import score_shard
+from dn2.scoring.watermark import mark as write_marks
+from dn2.scoring.watermark import unscored as find_unscored
 
 log = getLogger("dn2.tasks")
 _LASTING = (NotADirectoryError, PermissionError)  # the reasons of a disk or bucket that waiting does not mend
@@ -52,25 +62,59 @@ _STEP: dict[str, Any] = {
 }
 
 
+@contextmanager
+def _logged(text: str, *values: object) -> Iterator[None]:
+    """Log what the library is about to do, and afterwards how long that took."""
+    logger = get_run_logger()
+    logger.info(text, *values)
+    began = time.perf_counter()
+    yield
+    logger.info("done in %.3f s", time.perf_counter() - began)
+
+
+@contextmanager
+def one_writer(bank: str) -> Iterator[None]:
+    """Wait in Prefect's queue for the writers of a bank, where the server has one.
+
+    The store has a lock of its own, which every writer takes, whatever server it knows (`dn2.fit`). The queue shows in
+    Prefect's pages who waits for whom.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(
+                concurrency(writers_limit(bank), occupy=1, strict=True, raise_on_lease_renewal_failure=False)
+            )
+        except ConcurrencySlotAcquisitionError:
+            log.info("the server has no limit %s: the store's lock alone keeps writers apart", writers_limit(bank))
+        yield
+
+
+def writers_limit(bank: str) -> str:
+    """Return the name of the concurrency limit for the writers of a bank."""
+    return f"dn2-bank-{bank}"
+
+
 @task(name="ingest", **_STEP)
 def ingest(source: str, store: str, dataset: str | None) -> Dataset:
     """Bring a dataset's manifest up to date with its source."""
-    get_run_logger().info("listing %s", source)
-    return dn2.ingest(source, store, dataset=dataset)
+    with _logged("listing %s", source):
+        return dn2.ingest(source, store, dataset=dataset)
 
 
 @task(name="plan", **_STEP)
-def plan(dataset: Dataset, store: str, config: EmbedConfig) -> tuple[Shard, ...]:
-    """Cut a dataset into shards."""
-    get_run_logger().info("cutting %d images into shards of %d", dataset.images, config.shard_size)
-    return plan_shards(dataset, store, shard_size=config.shard_size)
+def plan(
+    dataset: Dataset, store: str, config: EmbedConfig, *, parts: tuple[str, ...] | None = None
+) -> tuple[Shard, ...]:
+    """Cut a dataset, or some manifest parts of it, into shards."""
+    with _logged("cutting %d manifest parts into shards of %d", len(parts or dataset.parts), config.shard_size):
+        return plan_shards(dataset, store, shard_size=config.shard_size, parts=parts)
 
 
 @task(name="choose-embedder", **_STEP)
 def choose_embedder(config: EmbedConfig, bank: BankVersion | None) -> EmbedConfig:
     """Replace `auto` by the bank's backbone, or by the best one on this machine."""
-    get_run_logger().info("backbone %s", config.backbone)
-    return resolved(config, bank)
+    with _logged("backbone %s", config.backbone):
+        return resolved(config, bank)
 
 
 @task(name="embed", task_run_name="embed-{number}", **_STEP)
@@ -78,22 +122,22 @@ def embed(
     shards: tuple[Shard, ...], store: str, config: EmbedConfig, *, number: int, total: int
 ) -> tuple[EmbeddedShard, ...]:
     """Embed some shards of a dataset."""
-    get_run_logger().info("embedding %d images in %d shards", sum(shard.images for shard in shards), len(shards))
-    return embed_shards(shards, store, config=config, total=total)
+    with _logged("embedding %d images in %d shards", sum(shard.images for shard in shards), len(shards)):
+        return embed_shards(shards, store, config=config, total=total)
 
 
 @task(name="fit", **_STEP)
 def fit(embedded: Embedded, store: str, bank: str, config: FitConfig) -> BankVersion:
     """Make a bank version with its threshold."""
-    get_run_logger().info("fitting bank %s to %d images", bank, embedded.embedded)
-    return dn2.fit(embedded, store, bank=bank, config=config)
+    with one_writer(bank), _logged("fitting bank %s to %d images", bank, embedded.embedded):
+        return dn2.fit(embedded, store, bank=bank, config=config)
 
 
 @task(name="open-bank", **_STEP)
 def open_bank(store: str, bank: str) -> BankVersion:
     """Look up a bank's current version."""
-    get_run_logger().info("opening bank %s", bank)
-    return dn2.open_bank(store, bank)
+    with _logged("opening bank %s", bank):
+        return dn2.open_bank(store, bank)
 
 
 @task(name="score", task_run_name="score-{number}", **_STEP)
@@ -108,11 +152,11 @@ def score(
     total: int,
 ) -> tuple[ScoredShard, ...]:
     """Score some shards of a batch, each given with its number in the report."""
-    get_run_logger().info("scoring %d shards", len(shards))
-    return tuple(
-        score_shard(shard, store, bank=bank, folder=folder, number=place, config=config, total=total)
-        for place, shard in shards
-    )
+    with _logged("scoring %d shards", len(shards)):
+        return tuple(
+            score_shard(shard, store, bank=bank, folder=folder, number=place, config=config, total=total)
+            for place, shard in shards
+        )
 
 
 @task(name="report", **_STEP)
@@ -126,12 +170,49 @@ def report(
     folder: str,
 ) -> Report:
     """Write the page and the summary that make a report whole."""
-    get_run_logger().info("writing the report of %d images", sum(part.scored + part.rejected for part in parts))
-    return write_report(embedded, parts, dn2.Store.open(store), folder, bank=bank, config=config)
+    with _logged("writing the report of %d images", sum(part.scored + part.rejected for part in parts)):
+        return write_report(embedded, parts, dn2.Store.open(store), folder, bank=bank, config=config)
 
 
 @task(name="export", **_STEP)
 def export(finished: Report, store: str, out: str) -> str:
     """Copy a finished report to a local folder."""
-    get_run_logger().info("copying the report to %s", out)
-    return str(dn2.export(finished, store, out))
+    with _logged("copying the report to %s", out):
+        return str(dn2.export(finished, store, out))
+
+
+@task(name="unscored", **_STEP)
+def unscored(dataset: Dataset, store: str, bank: BankVersion, *, rescore: bool) -> tuple[str, ...]:
+    """Look up which manifest parts the bank has not scored yet."""
+    with _logged("looking up what of %s is not scored yet", dataset.name):
+        return find_unscored(dataset, store, bank=bank, rescore=rescore)
+
+
+@task(name="mark", **_STEP)
+def mark(dataset: Dataset, store: str, bank: BankVersion, parts: tuple[str, ...], report: Report | None) -> None:
+    """Note that a bank has scored some manifest parts."""
+    with _logged("noting %d manifest parts of %s as scored", len(parts), dataset.name):
+        write_marks(dataset, store, bank=bank, parts=parts, report=report)
+
+
+@task(name="look", **_STEP)
+def look(
+    prefix: str, store: str, bank: str, *, unit: Unit, marker: str | None, settle_s: float, again_s: float
+) -> Look:
+    """Look for complete drops below a prefix."""
+    with _logged("looking for drops below %s", prefix):
+        return find_complete(prefix, store, bank=bank, unit=unit, marker=marker, settle_s=settle_s, again_s=again_s)
+
+
+@task(name="remember", **_STEP)
+def remember(seen: Look, store: str) -> None:
+    """Note what was seen below a prefix, and what was told."""
+    with _logged("noting %d drops below %s", len(seen.drops), seen.prefix):
+        write_look(seen, store)
+
+
+@task(name="mark-drop", **_STEP)
+def mark_drop(drop: str, store: str, uri: str, report: Report | None) -> None:
+    """Note that a drop is scored."""
+    with _logged("noting drop %s as scored", drop):
+        mark_scored(drop, store, uri=uri, report=report)

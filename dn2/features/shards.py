@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from dn2.images.manifest import ManifestIndex
 from dn2.records import Dataset, Shard
@@ -15,12 +15,22 @@ from dn2.store.tables import count_rows
 
 
 def plan_shards(
-    dataset: Dataset, store: str | os.PathLike[str] | Store, *, shard_size: int = 2000
+    dataset: Dataset,
+    store: str | os.PathLike[str] | Store,
+    *,
+    shard_size: int = 2000,
+    parts: Collection[str] | None = None,
 ) -> tuple[Shard, ...]:
     """Return the shards that hold every image of a dataset once, in manifest order.
 
     A shard is a slice of one part, so a new part never moves the shards of older ones. Slices without a living image
     are left out.
+
+    Args:
+        dataset: what `ingest` returned.
+        store: where dn2 keeps its files.
+        shard_size: rows of a slice, at most.
+        parts: manifest parts whose images are wanted; by default all.
 
     Raises:
         NotFoundError: a manifest part is missing.
@@ -31,6 +41,7 @@ def plan_shards(
         return tuple(
             Shard(dataset.name, dataset.source, dataset.parts[part], start, stop, superseded)
             for part, start, stop, superseded in slices(sizes, index.live_rows(), shard_size)
+            if parts is None or dataset.parts[part] in parts
         )
 
 

@@ -50,6 +50,7 @@ class Source:
         self._location = location
         self.uri = location.uri
         self.ignored = 0
+        self._also: str | None = None
 
     @classmethod
     def open(cls, url: str | os.PathLike[str]) -> Source:
@@ -84,15 +85,18 @@ class Source:
         except FileNotFoundError:
             return False
 
-    def walk(self) -> Iterator[ListedFile]:
+    def walk(self, *, also: str | None = None) -> Iterator[ListedFile]:
         """Yield every image below the source, in no fixed order; other and hidden files are only counted.
 
         Nothing is held but the names of folders (for S3: one page of 1,000 names).
 
+        Args:
+            also: name of files that are yielded too, though they are no images: a marker.
+
         Raises:
             SourceError: the source cannot be listed.
         """
-        self.ignored = 0
+        self.ignored, self._also = 0, also
         try:
             with translated(SourceError, f"source {self.uri}: cannot be listed"):
                 if self.is_local:
@@ -168,7 +172,7 @@ class Source:
     def _image(self, path: str, version: str, size: int) -> Iterator[ListedFile]:
         below = path.removeprefix(self._location.path)  # empty if the source is one file
         hidden = any(name.startswith(".") for name in below.split("/"))
-        if path.lower().endswith(SUFFIXES) and not hidden:
+        if (path.lower().endswith(SUFFIXES) and not hidden) or path.rpartition("/")[2] == self._also:
             yield ListedFile(self.uri + below, version, size)
         else:
             self.ignored += 1

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 import numpy.typing as npt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -31,7 +32,22 @@ class Histogram:
 
 def histogram_svg(histogram: Histogram, threshold: float) -> str:
     """Return an SVG element: share of images over score, batch above calibration, with the threshold."""
-    figure = Figure(figsize=(9, 2.9), layout="constrained")
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "dn2", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        FigureCanvasSVG(_drawn(histogram, threshold)).print_svg(buffer, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def histogram_png(histogram: Histogram, threshold: float) -> bytes:
+    """Return the same picture as a PNG file, 720 x 232 px."""
+    buffer = io.BytesIO()
+    FigureCanvasAgg(_drawn(histogram, threshold)).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _drawn(histogram: Histogram, threshold: float) -> Figure:
+    figure = Figure(figsize=(9, 2.9), dpi=80, layout="constrained")
     axes = figure.add_subplot()
     centres = (histogram.edges[:-1] + histogram.edges[1:]) / 2
     width = histogram.edges[1] - histogram.edges[0]
@@ -46,8 +62,4 @@ def histogram_svg(histogram: Histogram, threshold: float) -> str:
     axes.set_ylabel("share of images")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "dn2", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return figure

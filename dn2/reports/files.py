@@ -3,4 +3,5 @@
 from __future__ import annotations
 
 PAGE = "report.html"
+PICTURE = "histogram.png"  # for those who show a report elsewhere; the page draws its own
 SUMMARY = "summary.json"  # written last: a folder without it is no report

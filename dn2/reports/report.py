@@ -12,9 +12,9 @@ import numpy as np
 
 from dn2.config import ScoreConfig
 from dn2.neighbors.bank import Bank
-from dn2.records import BankVersion, Embedded, Report, ScoredShard
-from dn2.reports.figure import Histogram, histogram_svg
-from dn2.reports.files import PAGE, SUMMARY
+from dn2.records import BankVersion, Embedded, Report, ScoredShard, WorstImage
+from dn2.reports.figure import Histogram, histogram_png, histogram_svg
+from dn2.reports.files import PAGE, PICTURE, SUMMARY
 from dn2.reports.page import Card, render
 from dn2.store import layout
 from dn2.store.documents import REPORT_SUMMARY, as_record, read_document, write_document
@@ -49,7 +49,7 @@ def write_report(
     bank: BankVersion,
     config: ScoreConfig,
 ) -> Report:
-    """Write report.html and then summary.json, which makes the report whole.
+    """Write report.html and histogram.png, and then summary.json, which makes the report whole.
 
     Args:
         embedded: the batch.
@@ -63,6 +63,7 @@ def write_report(
         StoreError: the store cannot be read or written.
     """
     scored, rejected = sum(part.scored for part in parts), sum(part.rejected for part in parts)
+    worst = _worst(store, parts, config.report_images)
     report = Report(
         uri=store.uri_of(folder),
         bank=bank.name,
@@ -74,19 +75,21 @@ def write_report(
         rejected=rejected,
         threshold=bank.threshold,
         warnings=tuple(_warnings(scored, rejected, bank, config)),
+        worst=tuple(_record(row) for _, row in worst),
     )
     if report.images != embedded.embedded + embedded.rejected:
         raise AssertionError(f"{report.images} rows for {embedded.embedded + embedded.rejected} images: a bug in dn2")
     opened = Bank.open(store, bank, memory_gb=config.bank_memory_gb)
-    worst = _worst(store, parts, config.report_images)
+    histogram = _histogram(store, parts, opened)
     page = render(
         report,
         bank,
         cards=_cards(store, embedded, opened, worst),
         rejects=_rejects(store, parts),
-        histogram=histogram_svg(_histogram(store, parts, opened), bank.threshold),
+        histogram=histogram_svg(histogram, bank.threshold),
     )
     store.write(f"{folder}/{PAGE}", page.encode())
+    store.write(f"{folder}/{PICTURE}", histogram_png(histogram, bank.threshold))
     content = {
         **asdict(report),
         "bank_version": asdict(bank),
@@ -123,6 +126,10 @@ def _worst(store: Store, parts: Sequence[ScoredShard], count: int) -> list[tuple
                 best.append((-float(scores[row]), number, int(row), values))
         best = heapq.nsmallest(count, best, key=lambda item: item[:3])
     return [(number, values) for _, number, _, values in best]
+
+
+def _record(row: dict[str, Any]) -> WorstImage:
+    return WorstImage(row["uri"], row["score"], row["p_value"], row["is_anomaly"], row["neighbor_uris"][0])
 
 
 def _cards(store: Store, embedded: Embedded, bank: Bank, worst: list[tuple[int, dict[str, Any]]]) -> list[Card]:

@@ -21,6 +21,7 @@ from dn2.records import BankVersion, Embedded, EmbeddedShard
 from dn2.scoring.calibration import LEAVE_ONE_OUT_ROWS, held_out_rows, leave_one_out, usable_groups
 from dn2.scoring.scores import mean_distance, threshold_at
 from dn2.store import layout
+from dn2.store.lock import locked
 from dn2.store.schemas import BANK_ROWS, CALIBRATION, EMBEDDINGS, REJECTS
 from dn2.store.storage import Store
 from dn2.store.tables import column_vectors, concat, keep_rows, read_table, with_constant, writing
@@ -39,7 +40,8 @@ def fit(
     """Make a version of a bank from embedded normal images, with a threshold, and make it the current one.
 
     Vectors first, then calibration scores, then the version file, then the pointer: until the last moment everyone
-    sees the version before. The same embeddings and settings give the same version, which is made once.
+    sees the version before. The same embeddings and settings give the same version, which is made once. One bank has
+    one writer at a time: whoever comes second waits.
 
     Args:
         embedded: what `embed` returned.
@@ -50,19 +52,25 @@ def fit(
     Raises:
         RejectedError: too many images could not be read; their list is written to the store first.
         BankError: too few images for k, or too many for the memory budget.
-        StoreError: the store cannot be written.
+        StoreError: the store cannot be written, or another run has been writing the same bank for an hour.
     """
     store, config = Store.open(store), config or FitConfig()
     name = check_name(bank)
     _check_rejects(embedded, store, config)
+    with locked(store, layout.bank(name)):
+        record = _version(embedded, store, name, config)
+        make_current(store, record)
+    _warn(record)
+    return record
+
+
+def _version(embedded: Embedded, store: Store, name: str, config: FitConfig) -> BankVersion:
+    """Return the version that these embeddings and settings make, from the store if it is there already."""
     described = [[shard.path, *shard.shard.superseded] for shard in embedded.shards]
     settings = config.model_dump(mode="json", include={"k", "metric", "false_alarm_rate", "calibration"})
     version = fingerprint([name, embedded.embedder, described, settings])
     if store.exists(layout.bank_version(name, version)):
-        record = open_bank(store, name, version=version)
-        make_current(store, record)
-        _warn(record)
-        return record
+        return open_bank(store, name, version=version)
     dim = _dim(embedded, store)
     check_memory(embedded.embedded, dim, config.bank_memory_gb)
     rows = _rows(embedded, store)
@@ -96,8 +104,6 @@ def fit(
         )
     store.write(layout.bank_probes(name, version), store.read(layout.probes(embedded.embedder)))
     publish(store, record, segments=[segment], config=config.model_dump(mode="json"))
-    make_current(store, record)
-    _warn(record)
     return record
 
 

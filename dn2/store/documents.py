@@ -15,7 +15,10 @@ from dn2.store.tables import producer
 
 BANK_POINTER = "dn2.bank_pointer"
 BANK_VERSION = "dn2.bank_version"
+DROP = "dn2.drop"
 REPORT_SUMMARY = "dn2.report_summary"
+WATCH = "dn2.watch"
+WATERMARK = "dn2.watermark"
 _VERSION = 1
 T = TypeVar("T")
 
@@ -61,7 +64,7 @@ def as_record(kind: type[T], document: Mapping[str, Any], uri: str) -> T:
     """
     names = [field.name for field in fields(cast(Any, kind))]
     try:
-        return TypeAdapter(kind).validate_python({name: document[name] for name in names})
+        return TypeAdapter(kind).validate_python({name: document[name] for name in names if name in document})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

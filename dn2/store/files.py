@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from dn2.errors import ConfigError, Dn2Error
+from dn2.errors import ConfigError, Dn2Error, NotFoundError, SourceError
 
 _BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 
@@ -84,6 +85,40 @@ def _absolute(text: str) -> str:
         return os.path.normpath(Path(text).expanduser().absolute())
     except RuntimeError as error:  # ~name of nobody on this machine
         raise ConfigError(f"path {text!r}: {error}") from error
+
+
+def relative_to(uri: str, url: str) -> str:
+    """Return the absolute URI of a path or URL that is written in the file at `uri`.
+
+    Raises:
+        ConfigError: see `locate`.
+    """
+    if "://" in url or url.startswith(("/", "~")):
+        return locate(url).uri
+    folder = uri.rpartition("/")[0]
+    if uri.startswith("file://"):
+        return locate(f"{folder}/{url}").uri
+    scheme, _, path = folder.partition("://")
+    return locate(f"{scheme}://{posixpath.normpath(posixpath.join(path, url))}").uri
+
+
+def read_file(url: str, what: str) -> str:
+    """Return the text of a small file anywhere.
+
+    Raises:
+        ConfigError: it is no text.
+        NotFoundError: there is no such file.
+        SourceError: it cannot be read.
+    """
+    location = locate(url)
+    try:
+        with translated(SourceError, f"{what}: cannot be read"):
+            content = bytes(location.fs.cat_file(location.path))
+        return content.decode()
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{what}: nothing is there") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{what}: got bytes that are not UTF-8, expected text") from error
 
 
 @contextmanager

@@ -66,3 +66,28 @@ def bank_pointer(name: str) -> str:
 def report(bank_name: str, fingerprint: str) -> str:
     """Return a report's folder."""
     return f"reports/{bank_name}/{fingerprint}"
+
+
+def lock(name: str) -> str:
+    """Return the path of a lock."""
+    return f".locks/{name}"
+
+
+def watermark(bank_name: str, dataset: str, part: str, version: str) -> str:
+    """Return the path of the mark that says: this version of the bank has scored this manifest part."""
+    return f"{watermarks(bank_name, dataset)}/{part}-{version}.json"
+
+
+def watermarks(bank_name: str, dataset: str) -> str:
+    """Return the folder of the marks of a dataset and a bank."""
+    return f"watermarks/{bank_name}/{dataset}"
+
+
+def drop(identity: str) -> str:
+    """Return the path of the file that says: this drop was scored."""
+    return f"drops/{identity}.json"
+
+
+def watch(fingerprint: str) -> str:
+    """Return the path of what is known about the drops of a watched prefix."""
+    return f"watches/{fingerprint}.json"

@@ -137,6 +137,32 @@ class Store:
         with self.create(path) as temporary:
             temporary.write_bytes(data)
 
+    def write_new(self, path: str, data: bytes) -> bool:
+        """Write an object in a bucket if there is none; return False if there is one already.
+
+        The condition is the server's to keep, and some ignore it.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        try:
+            with self._errors("write", path):
+                self._location.fs.pipe_file(self._full(path), data, mode="create")
+        except StoreError as error:
+            if isinstance(error.__cause__, FileExistsError):
+                return False
+            raise
+        return True
+
+    def remove(self, path: str) -> None:
+        """Remove a file, if it is there.
+
+        Raises:
+            StoreError: it cannot be removed.
+        """
+        with suppress(FileNotFoundError), self._errors("remove", path):
+            self._location.fs.rm_file(self._full(path))
+
     @contextmanager
     def create(self, path: str) -> Iterator[Path]:
         """Yield a local file to fill; it appears at `path`, whole, when the block ends without an error.

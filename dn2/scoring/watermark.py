@@ -1,0 +1,67 @@
+"""What of a dataset is scored against a bank: one mark for each manifest part, written when its report is told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from dn2.records import BankVersion, Dataset, Report
+from dn2.store import layout
+from dn2.store.documents import WATERMARK, write_document
+from dn2.store.storage import Store
+
+
+def unscored(
+    dataset: Dataset, store: str | os.PathLike[str] | Store, *, bank: BankVersion, rescore: bool = False
+) -> tuple[str, ...]:
+    """Return the manifest parts of a dataset that the bank has not scored yet, oldest first.
+
+    Args:
+        dataset: what `ingest` returned.
+        store: where dn2 keeps its files.
+        bank: the version that would score them.
+        rescore: parts that only other versions of the bank have scored count as not scored.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    names = Store.open(store).names(layout.watermarks(bank.name, dataset.name))
+    marks = (name.removesuffix(".json").rpartition("-") for name in names)
+    scored = {part for part, _, version in marks if not rescore or version == bank.version}
+    return tuple(part for part in dataset.parts if part not in scored)
+
+
+def mark(
+    dataset: Dataset,
+    store: str | os.PathLike[str] | Store,
+    *,
+    bank: BankVersion,
+    parts: Iterable[str],
+    report: Report | None,
+) -> None:
+    """Write down that a version of the bank has scored some manifest parts.
+
+    A mark is one small file that nobody ever changes: two runs at once that score the same parts write the same marks,
+    and neither can undo the other's.
+
+    Args:
+        dataset: the dataset the parts belong to.
+        store: where dn2 keeps its files.
+        bank: the version that scored them.
+        parts: names of the parts.
+        report: their report; None if they held no image (only tombstones).
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    store = Store.open(store)
+    for part in parts:
+        content = {
+            "bank": bank.name,
+            "version": bank.version,
+            "dataset": dataset.name,
+            "source": dataset.source,
+            "part": part,
+            "report": report.uri.removeprefix(f"{store.uri}/") if report else None,
+        }
+        write_document(store, layout.watermark(bank.name, dataset.name, part, bank.version), WATERMARK, content)

@@ -1,0 +1,146 @@
+"""What a flow run shows on its page: a summary with a picture, and tables."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Sequence
+
+from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+
+import dn2
+from dn2.records import BankVersion, Dataset, Embedded, Look, Report
+from dn2.reports.files import PICTURE
+from flows.links import place, served, text
+from flows.outcomes import Outcome
+from flows.parameters import TellConfig
+
+_ROWS = 20  # of a table: more belong into the Parquet files
+_PICTURE_BYTES = 100_000
+
+
+def _key(*words: str) -> str:
+    """Return an artifact's key: lower case, digits and dashes."""
+    return "-".join(["dn2", *(re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-") for word in words)])
+
+
+def _table(rows: Iterable[tuple[str, object]]) -> str:
+    """Return a Markdown table of two columns; the second one's cells are Markdown already."""
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def show_dataset(dataset: Dataset) -> None:
+    """Show what a listing found."""
+    changes = f"{dataset.added:,} added, {dataset.changed:,} changed, {dataset.vanished:,} vanished"
+    lines = (
+        ("dataset", text(dataset.name)),
+        ("source", text(dataset.source)),
+        ("images", f"{dataset.images:,}"),
+        ("changes", changes),
+        ("other files", f"{dataset.ignored:,}"),
+    )
+    create_markdown_artifact(_table(lines), key=_key("dataset", dataset.name), description="What the source holds")
+
+
+def show_embedded(embedded: Embedded) -> None:
+    """Show what was embedded."""
+    lines = (
+        ("source", text(embedded.dataset.source)),
+        ("images", f"{embedded.embedded + embedded.rejected:,}"),
+        ("could not be read", f"{embedded.rejected:,}"),
+        ("embedder", text(embedded.embedder)),
+        ("shards", f"{len(embedded.shards):,}"),
+    )
+    create_markdown_artifact(_table(lines), key=_key("embedded", embedded.dataset.name), description="Embeddings")
+
+
+def show_bank(bank: BankVersion) -> None:
+    """Show a bank's version with its threshold."""
+    lines = (
+        ("bank", f"{text(bank.name)}, version {bank.version}"),
+        ("normal images", f"{bank.rows:,}"),
+        ("could not be read", f"{bank.rejected:,}"),
+        ("backbone", f"{text(bank.embedder.rpartition('-')[0])}, k = {bank.k}, {bank.metric}"),
+        ("threshold", f"{bank.threshold:.4g}, from {bank.calibration_rows:,} scores ({text(bank.calibration)})"),
+        ("false alarms", f"about {bank.attainable_rate:.2%} of normal images lie above it"),
+    )
+    create_markdown_artifact(_table(lines), key=_key("bank", bank.name), description="The bank's new version")
+
+
+def show_report(report: Report, store: str, tell: TellConfig) -> None:
+    """Show a report: its counts with links and the histogram, and a table of its worst images."""
+    base = tell.report_base_url
+    rejected = f", {report.rejected:,} could not be read" if report.rejected else ""
+    headline = f"**{report.anomalous:,} of {report.scored:,}** images are anomalous{rejected}"
+    lines = (
+        ("batch", text(report.source)),
+        ("bank", f"{text(report.bank)}, version {report.version}"),
+        ("threshold", f"{report.threshold:.4g}"),
+        ("report", place(report.html, store, base)),
+        ("all rows", text(f"{report.uri}/part-*.parquet")),
+    )
+    warnings = [f"> {text(warning)}" for warning in report.warnings]
+    picture = _histogram(report, store)
+    shown = [f"![histogram of the scores]({picture})"] if picture else []
+    summary = "\n\n".join([headline, _table(lines), *warnings, *shown])
+    create_markdown_artifact(summary, key=_key("report", report.bank), description=headline)
+    address = served(f"{report.uri}/{PICTURE}", store, base)
+    if address:
+        create_image_artifact(address, key=_key("histogram", report.bank), description="Scores and threshold")
+    if report.worst:
+        create_table_artifact(
+            [
+                {
+                    "rank": rank,
+                    "image": text(worst.uri.removeprefix(report.source).lstrip("/") or worst.uri),
+                    "score": f"{worst.score:.4g}",
+                    "p": f"{worst.p_value:.3g}",
+                    "anomalous": "yes" if worst.is_anomaly else "no",
+                    "nearest normal image": text(worst.nearest.rpartition("/")[2]),
+                }
+                for rank, worst in enumerate(report.worst[:_ROWS], start=1)
+            ],
+            key=_key("worst", report.bank),
+            description=f"The worst images of {text(report.source)}; all rows: {place(report.html, store, base)}",
+        )
+
+
+def _histogram(report: Report, store: str) -> str | None:
+    """Return the picture as a data URI: Markdown shows it without printing its address."""
+    opened = dn2.Store.open(store)
+    path = f"{report.uri.removeprefix(f'{opened.uri}/')}/{PICTURE}"
+    if not opened.exists(path):
+        return None
+    data = opened.read(path)
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}" if len(data) <= _PICTURE_BYTES else None
+
+
+def show_night(outcomes: Sequence[Outcome], store: str, tell: TellConfig) -> None:
+    """Show what became of each source of a night."""
+    rows = []
+    for outcome in outcomes:
+        report = outcome.report
+        rows.append(
+            {
+                "source": text(outcome.source),
+                "bank": text(outcome.bank),
+                "outcome": text(outcome.in_words()),
+                "images": f"{report.images:,}" if report else "",
+                "anomalous": f"{report.anomalous:,} ({report.anomalous_rate:.1%})" if report else "",
+                "could not be read": f"{report.rejected:,}" if report else "",
+                "report": place(report.html, store, tell.report_base_url) if report else "",
+            }
+        )
+    failed = sum(outcome.error is not None for outcome in outcomes)
+    create_table_artifact(rows, key="dn2-night", description=f"{len(outcomes)} sources, {failed} failed")
+
+
+def show_looks(looks: Sequence[Look], failures: Sequence[tuple[str, str]]) -> None:
+    """Show what was found below the watched prefixes."""
+    lines = ["| prefix | drops | complete now | beside the drops |", "|---|---|---|---|"]
+    lines += [f"| {text(one.prefix)} | {len(one.drops):,} | {len(one.due):,} | {one.loose:,} |" for one in looks]
+    lines += [f"| {text(prefix)} | failed: {text(reason)} | | |" for prefix, reason in failures]
+    told = [f"* {text(drop.uri)}: {drop.images:,} images, bank {text(drop.bank)}" for one in looks for drop in one.due]
+    more = [f"* and {len(told) - _ROWS:,} more"] if len(told) > _ROWS else []
+    content = "\n".join([*lines, "", *told[:_ROWS], *more])
+    create_markdown_artifact(content, key="dn2-drops", description=f"{len(told)} drops are complete")

@@ -1,0 +1,35 @@
+"""Names and places as Markdown that shows them as they are: every name comes from outside."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+import dn2
+
+
+def text(value: object) -> str:
+    """Return any text as Markdown that shows it, in one line: no name makes a link, a picture or a table cell."""
+    line = " ".join(str(value).split())
+    return re.sub(r"([\\`*_{}\[\]()#+!|<>~&$^:@=-])", r"\\\1", line)
+
+
+def served(uri: str, store: str, base_url: str | None) -> str | None:
+    """Return the web address of a file in the store, or None if the store is not served.
+
+    Args:
+        uri: absolute URI of the file.
+        store: folder or URL of the store.
+        base_url: web address under which the store is served.
+    """
+    if base_url is None:
+        return None
+    below = uri.removeprefix(f"{dn2.Store.open(store).uri}/")
+    return f"{base_url}/{quote(below)}"
+
+
+def place(uri: str, store: str, base_url: str | None) -> str:
+    """Return a link to a file where the store is served, else its place: browsers refuse to follow file links."""
+    address = served(uri, store, base_url)
+    name = uri.rpartition("/")[2]
+    return f"[{text(name)}]({address})" if address else text(uri.removeprefix("file://"))

@@ -1,0 +1,47 @@
+"""What became of the sources of a night."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dn2.errors import Dn2Error
+from dn2.records import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one source: a report, nothing new, or an error.
+
+    Attributes:
+        source: absolute URI of the source.
+        bank: name of the bank.
+        report: the report of what was new; None if there was nothing, or if it failed.
+        error: why it failed; None if it did not.
+    """
+
+    source: str
+    bank: str
+    report: Report | None = None
+    error: str | None = None
+
+    def in_words(self) -> str:
+        """Return one line."""
+        if self.error is not None:
+            return f"failed: {self.error}"
+        if self.report is None:
+            return "nothing new"
+        return f"{self.report.anomalous} of {self.report.scored} new images are anomalous"
+
+
+class NightError(Dn2Error, RuntimeError):
+    """One or more sources of a night failed; the others were scored.
+
+    Attributes:
+        outcomes: what became of each source, in the order of the file.
+    """
+
+    def __init__(self, outcomes: tuple[Outcome, ...]) -> None:
+        failed = [one for one in outcomes if one.error is not None]
+        reasons = "; ".join(f"{one.source} (bank {one.bank}): {one.error}" for one in failed)
+        super().__init__(f"{len(failed)} of {len(outcomes)} sources failed, the others are scored: {reasons}")
+        self.outcomes = outcomes

@@ -1,0 +1,117 @@
+"""The sources file: what is scored every night, and where drops are awaited. One YAML file, validated at the gate."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from dn2.config import Config, EmbedConfig, Name, ScoreConfig, explain
+from dn2.errors import ConfigError
+from dn2.store.files import locate, read_file, relative_to
+from flows.parameters import ScoreNewParameters, TellConfig
+
+
+class NightlySource(Config):
+    """A source whose new images are scored every night."""
+
+    source: str = Field(min_length=1, description="Folder or fsspec URL with images, searched recursively.")
+    bank: Name = Field("default", description="Name of the bank to compare them with.")
+    dataset: Name | None = Field(None, description="Name of the dataset. By default derived from the source.")
+
+
+class WatchedPrefix(Config):
+    """A folder or prefix below which drops arrive."""
+
+    prefix: str = Field(min_length=1, description="Folder or fsspec URL below which drops arrive.")
+    bank: Name = Field("default", description="Name of the bank to compare them with.")
+    unit: Literal["folder", "prefix"] = Field(
+        "folder",
+        description="folder: each folder directly below the prefix is a drop; prefix: what is new below it is one.",
+    )
+    marker: str | None = Field(
+        None,
+        min_length=1,
+        pattern=r"^[^/]+$",
+        description="Name of the file that says that a drop is complete. Without one, a drop is complete when it has "
+        "stopped changing.",
+    )
+    settle_minutes: float = Field(
+        10.0, ge=0, description="Without a marker: how long a drop must not have changed, over at least two looks."
+    )
+    again_minutes: float = Field(
+        60.0, gt=0, description="A drop that was told and is still not scored is told again after this time."
+    )
+
+
+class SourcesFile(Config):
+    """What is scored every night, where drops are awaited, and how."""
+
+    store: str = Field(min_length=1, description="Folder or fsspec URL where dn2 keeps its files.")
+    nightly: tuple[NightlySource, ...] = Field((), description="Sources whose new images are scored every night.")
+    watch: tuple[WatchedPrefix, ...] = Field((), description="Prefixes that are watched for drops.")
+    embed: EmbedConfig = Field(default_factory=EmbedConfig, description="Engine and sizes, for all nightly sources.")
+    score: ScoreConfig = Field(default_factory=ScoreConfig, description="Limits and reports, for all of them.")
+    tell: TellConfig = Field(default_factory=TellConfig, description="How Prefect is told of reports.")
+
+    def batches(self, *, rescore: bool) -> tuple[ScoreNewParameters, ...]:
+        """Return what to score for each nightly source, in the order of the file."""
+        shared = {"store": self.store, "embed": self.embed, "score": self.score, "tell": self.tell, "rescore": rescore}
+        return tuple(ScoreNewParameters.model_validate({**dict(one), **shared}) for one in self.nightly)
+
+    def banks(self) -> tuple[str, ...]:
+        """Return the names of all banks in the file."""
+        return tuple(sorted({one.bank for one in self.nightly} | {one.bank for one in self.watch}))
+
+
+def read_sources(url: str) -> SourcesFile:
+    """Return the sources file at a path or URL; relative paths in it are taken from the folder it lies in.
+
+    Raises:
+        NotFoundError: there is no such file.
+        ConfigError: it is not what a sources file must be; the message names each bad field.
+        SourceError: it cannot be read.
+    """
+    uri = locate(url).uri
+    try:
+        content = yaml.safe_load(read_file(uri, f"sources file {uri}"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"sources file {uri}: got no YAML, expected a list of sources: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"sources file {uri}: got {content!r:.60}, expected the fields {', '.join(SourcesFile.model_fields)}"
+        )
+    try:
+        file = SourcesFile.model_validate(_absolute(content, uri))
+    except ValidationError as error:
+        raise ConfigError(f"sources file {uri}: {explain(error)}") from error
+    if not (file.nightly or file.watch):
+        raise ConfigError(f"sources file {uri}: got neither nightly nor watch, expected a list of at least one source")
+    _check_once(uri, "nightly", [(one.source, one.bank) for one in file.nightly])
+    _check_once(uri, "watch", [(one.prefix, one.bank) for one in file.watch])
+    return file
+
+
+def _absolute(content: dict[str, Any], uri: str) -> dict[str, Any]:
+    """Return the content with every place in it as an absolute URI."""
+
+    def resolved(entry: Any, name: str) -> Any:
+        if not isinstance(entry, dict) or not isinstance(entry.get(name), str) or not entry[name]:
+            return entry  # the model says what is wrong with it
+        return {**entry, name: relative_to(uri, entry[name])}
+
+    for group, name in (("nightly", "source"), ("watch", "prefix")):
+        if isinstance(content.get(group), list):
+            content = {**content, group: [resolved(entry, name) for entry in content[group]]}
+    absolute: dict[str, Any] = resolved(content, "store")
+    return absolute
+
+
+def _check_once(uri: str, group: str, keys: list[tuple[str, str]]) -> None:
+    for (place, bank), times in Counter(keys).items():
+        if times > 1:
+            raise ConfigError(
+                f"sources file {uri}: {group}: got {place} with bank {bank} {times} times, expected each pair once"
+            )
