@@ -1,17 +1,28 @@
-# Two commands: `make demo` and `make test`. Both set everything up first, once.
+# The first two commands: `make demo` and `make test`. Every command sets up what it needs first, once.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SYSTEM := $(VENV)/.system
 
-.PHONY: demo test lint types install clean
+.PHONY: demo test e2e bench-orchestration deploy lint types install clean
 
 demo: $(READY)
 	$(BIN)/dn2 demo
 
 test: $(READY) $(SYSTEM)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=90
+
+# A real server, worker, drop, crash and browser, from the first command to the last report.
+e2e: $(READY) $(SYSTEM)
+	$(BIN)/python -m tests.e2e
+
+bench-orchestration: $(READY) $(SYSTEM)
+	$(BIN)/python -m benchmarks.orchestration
+
+# Needs a running Prefect server (PREFECT_API_URL). Can be repeated.
+deploy: $(READY)
+	$(BIN)/python -m deployments.deploy
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 import dn2
 from dn2.records import BankVersion, Dataset, Embedded, Look, Report
 from dn2.reports.files import PICTURE
-from flows.links import place, served, text
+from flows.links import cell, place, served, text
 from flows.outcomes import Outcome
 from flows.parameters import TellConfig
 
@@ -92,11 +92,11 @@ def show_report(report: Report, store: str, tell: TellConfig) -> None:
             [
                 {
                     "rank": rank,
-                    "image": text(worst.uri.removeprefix(report.source).lstrip("/") or worst.uri),
+                    "image": cell(worst.uri.removeprefix(report.source).lstrip("/") or worst.uri),
                     "score": f"{worst.score:.4g}",
                     "p": f"{worst.p_value:.3g}",
                     "anomalous": "yes" if worst.is_anomaly else "no",
-                    "nearest normal image": text(worst.nearest.rpartition("/")[2]),
+                    "nearest normal image": cell(worst.nearest.rpartition("/")[2]),
                 }
                 for rank, worst in enumerate(report.worst[:_ROWS], start=1)
             ],
@@ -122,13 +122,13 @@ def show_night(outcomes: Sequence[Outcome], store: str, tell: TellConfig) -> Non
         report = outcome.report
         rows.append(
             {
-                "source": text(outcome.source),
-                "bank": text(outcome.bank),
-                "outcome": text(outcome.in_words()),
+                "source": cell(outcome.source),
+                "bank": outcome.bank,
+                "outcome": cell(outcome.in_words()),
                 "images": f"{report.images:,}" if report else "",
                 "anomalous": f"{report.anomalous:,} ({report.anomalous_rate:.1%})" if report else "",
                 "could not be read": f"{report.rejected:,}" if report else "",
-                "report": place(report.html, store, tell.report_base_url) if report else "",
+                "report": (served(report.html, store, tell.report_base_url) or cell(report.html)) if report else "",
             }
         )
     failed = sum(outcome.error is not None for outcome in outcomes)

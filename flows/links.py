@@ -14,6 +14,15 @@ def text(value: object) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+!|<>~&$^:@=-])", r"\\\1", line)
 
 
+def cell(value: object) -> str:
+    """Return any text for a cell of a table artifact, which one of Prefect's two pages shows as Markdown, one as it is.
+
+    Everyday names stay as they are, and read well on both. Others are escaped: they show backslashes on one of them.
+    """
+    line = " ".join(str(value).split())
+    return line if re.fullmatch(r"[\w./ :,;%@=+()-]*", line) and "__" not in line else text(line)
+
+
 def served(uri: str, store: str, base_url: str | None) -> str | None:
     """Return the web address of a file in the store, or None if the store is not served.
 

@@ -13,6 +13,7 @@ from flows.score_new import score_new
 from flows.sources import read_sources
 from flows.watched import watched
 
+
 @flow(name="nightly-score")
 def nightly_score(parameters: NightlyParameters) -> tuple[Outcome, ...]:
     """Score what is new in every source of the sources file; one that fails does not stop the others.
