@@ -96,8 +96,8 @@ def deploy() -> None:
                 client.create_automation(automation)
             print(f"automation: {automation.name}")
         for name in () if hook else TELLING:
-            for known in client.read_automations_by_name(name):
-                client.delete_automation(known.id)
+            for outdated in client.read_automations_by_name(name):
+                client.delete_automation(outdated.id)
     if hook is None:
         print("nobody is told of failed runs: set DN2_NOTIFY_URL for that")
     print(f"sources: {values['DN2_SOURCES']}\nnow start a worker: prefect worker start --pool {POOL}")

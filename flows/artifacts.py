@@ -11,7 +11,7 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 import dn2
 from dn2.records import BankVersion, Dataset, Embedded, Look, Report
 from dn2.reports.files import PICTURE
-from flows.links import cell, place, served, text
+from flows.links import cell, page, served, text
 from flows.outcomes import Outcome
 from flows.parameters import TellConfig
 
@@ -76,7 +76,7 @@ def show_report(report: Report, store: str, tell: TellConfig) -> None:
         ("batch", text(report.source)),
         ("bank", f"{text(report.bank)}, version {report.version}"),
         ("threshold", f"{report.threshold:.4g}"),
-        ("report", place(report.html, store, base)),
+        ("report", page(report.html, store, base)),
         ("all rows", text(f"{report.uri}/part-*.parquet")),
     )
     warnings = [f"> {text(warning)}" for warning in report.warnings]
@@ -101,7 +101,7 @@ def show_report(report: Report, store: str, tell: TellConfig) -> None:
                 for rank, worst in enumerate(report.worst[:_ROWS], start=1)
             ],
             key=_key("worst", report.bank),
-            description=f"The worst images of {text(report.source)}; all rows: {place(report.html, store, base)}",
+            description=f"The worst images of {text(report.source)}; all rows: {page(report.html, store, base)}",
         )
 
 

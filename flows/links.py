@@ -11,7 +11,7 @@ import dn2
 def text(value: object) -> str:
     """Return any text as Markdown that shows it, in one line: no name makes a link, a picture or a table cell."""
     line = " ".join(str(value).split())
-    return re.sub(r"([\\`*_{}\[\]()#+!|<>~&$^:@=-])", r"\\\1", line)
+    return re.sub(r"([\\`*_{}\[\]()#+!|<>~&$^:@=.-])", r"\\\1", line)
 
 
 def cell(value: object) -> str:
@@ -20,7 +20,7 @@ def cell(value: object) -> str:
     Everyday names stay as they are, and read well on both. Others are escaped: they show backslashes on one of them.
     """
     line = " ".join(str(value).split())
-    return line if re.fullmatch(r"[\w./ :,;%@=+()-]*", line) and "__" not in line else text(line)
+    return line if re.fullmatch(r"(?:[^\W_]|(?<=[^\W_])_(?=[^\W_])|[./ :,;%@=+()-])*", line) else text(line)
 
 
 def served(uri: str, store: str, base_url: str | None) -> str | None:
@@ -37,8 +37,7 @@ def served(uri: str, store: str, base_url: str | None) -> str | None:
     return f"{base_url}/{quote(below)}"
 
 
-def place(uri: str, store: str, base_url: str | None) -> str:
-    """Return a link to a file where the store is served, else its place: browsers refuse to follow file links."""
+def page(uri: str, store: str, base_url: str | None) -> str:
+    """Return a link to a report's page where the store is served, else its place: browsers follow no file links."""
     address = served(uri, store, base_url)
-    name = uri.rpartition("/")[2]
-    return f"[{text(name)}]({address})" if address else text(uri.removeprefix("file://"))
+    return f"[open the report]({address})" if address else text(uri.removeprefix("file://"))
