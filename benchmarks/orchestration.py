@@ -1,6 +1,6 @@
 """What Prefect adds to the work: `make bench-orchestration`.
 
-A real server and worker run three things that users wait for:
+A real server (on PostgreSQL) and worker run three things that users wait for:
 
 * `drop_to_report_s`: the run that a drop of 200 images starts, from Running to Completed;
 * `empty_nightly_s`: a nightly run over three sources with nothing new, from Running to Completed;
@@ -18,6 +18,7 @@ import statistics
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -25,6 +26,7 @@ from PIL import Image
 
 from benchmarks.results import write_results
 from tests.live import BIN, Live
+from tests.postgres import postgres
 
 DROP, MANY, REPEATS = 200, 5000, 3
 
@@ -54,7 +56,7 @@ def main() -> None:
         nightly = [{"source": source, "bank": "noise"} for source in ("one", "two", "three")]
         watch = [{"prefix": "incoming", "bank": "noise", "marker": "_READY"}]
         sources.write_text(yaml.safe_dump({"store": "store", "nightly": nightly, "watch": watch}))
-        with Live(folder / "live") as live:
+        with postgres() as database, Live(folder / "live", database) as live:
             live.run(BIN / "dn2", "train", folder / "normal", "--store", folder / "store", "--bank", "noise")
             live.deploy(sources)
             live.worker()
@@ -99,13 +101,15 @@ def orchestration_share(live: Live, run: str) -> tuple[float, float]:
 
     def inside() -> list[float]:
         """Return what the library took in each task; the log arrives a moment after the end."""
-        found, lines = [], [None] * 200
-        while len(lines) == 200:
+        found: list[dict[str, Any]] = []
+        while not len(found) % 200:
             asked = {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200, "offset": len(found)}
             lines = live.post("/logs/filter", asked)
-            found += [line["message"] for line in lines]
-        ended = any(message.startswith("Finished in state Completed") for message in found)
-        times = [re.fullmatch(r"done in ([\d.]+) s", message) for message in found]
+            if not lines:
+                break
+            found += lines
+        ended = any(line["task_run_id"] is None and line["message"].startswith("Finished in") for line in found)
+        times = [re.fullmatch(r"done in ([\d.]+) s", line["message"]) for line in found]
         return [float(match[1]) for match in times if match] if ended else []
 
     return 1 - sum(live.wait("the run's log", inside, 60)) / wall, wall

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from logging import getLogger
+from typing import ParamSpec
 
+import httpx
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
 import dn2
@@ -15,8 +19,25 @@ from flows.links import cell, page, served, text
 from flows.outcomes import Outcome
 from flows.parameters import TellConfig
 
+log = getLogger("dn2.flows")
 _ROWS = 20  # of a table: more belong into the Parquet files
 _PICTURE_BYTES = 100_000
+
+
+P = ParamSpec("P")
+
+
+def _for_the_eye(show: Callable[P, None]) -> Callable[P, None]:
+    """Let a server that takes no artifact cost a warning, not the run."""
+
+    @wraps(show)
+    def shown(*arguments: P.args, **named: P.kwargs) -> None:
+        try:
+            show(*arguments, **named)
+        except httpx.HTTPError as error:
+            log.warning("cannot show the artifact on Prefect's page: %s", error or type(error).__name__)
+
+    return shown
 
 
 def _key(*words: str) -> str:
@@ -29,6 +50,7 @@ def _table(rows: Iterable[tuple[str, object]]) -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 
 
+@_for_the_eye
 def show_dataset(dataset: Dataset) -> None:
     """Show what a listing found."""
     changes = f"{dataset.added:,} added, {dataset.changed:,} changed, {dataset.vanished:,} vanished"
@@ -42,6 +64,7 @@ def show_dataset(dataset: Dataset) -> None:
     create_markdown_artifact(_table(lines), key=_key("dataset", dataset.name), description="What the source holds")
 
 
+@_for_the_eye
 def show_embedded(embedded: Embedded) -> None:
     """Show what was embedded."""
     lines = (
@@ -54,6 +77,7 @@ def show_embedded(embedded: Embedded) -> None:
     create_markdown_artifact(_table(lines), key=_key("embedded", embedded.dataset.name), description="Embeddings")
 
 
+@_for_the_eye
 def show_bank(bank: BankVersion) -> None:
     """Show a bank's version with its threshold."""
     lines = (
@@ -67,6 +91,7 @@ def show_bank(bank: BankVersion) -> None:
     create_markdown_artifact(_table(lines), key=_key("bank", bank.name), description="The bank's new version")
 
 
+@_for_the_eye
 def show_report(report: Report, store: str, tell: TellConfig) -> None:
     """Show a report: its counts with links and the histogram, and a table of its worst images."""
     base = tell.report_base_url
@@ -115,6 +140,7 @@ def _histogram(report: Report, store: str) -> str | None:
     return f"data:image/png;base64,{base64.b64encode(data).decode()}" if len(data) <= _PICTURE_BYTES else None
 
 
+@_for_the_eye
 def show_night(outcomes: Sequence[Outcome], store: str, tell: TellConfig) -> None:
     """Show what became of each source of a night."""
     rows = []
@@ -135,6 +161,7 @@ def show_night(outcomes: Sequence[Outcome], store: str, tell: TellConfig) -> Non
     create_table_artifact(rows, key="dn2-night", description=f"{len(outcomes)} sources, {failed} failed")
 
 
+@_for_the_eye
 def show_looks(looks: Sequence[Look], failures: Sequence[tuple[str, str]]) -> None:
     """Show what was found below the watched prefixes."""
     lines = ["| prefix | drops | complete now | beside the drops |", "|---|---|---|---|"]

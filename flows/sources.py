@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from dn2.config import Config, EmbedConfig, Name, ScoreConfig, explain
 from dn2.errors import ConfigError
@@ -44,6 +44,15 @@ class WatchedPrefix(Config):
     again_minutes: float = Field(
         60.0, gt=0, description="A drop that was told and is still not scored is told again after this time."
     )
+
+    @model_validator(mode="after")
+    def _marker_of_a_folder(self) -> WatchedPrefix:
+        if self.unit == "prefix" and self.marker is not None:
+            raise ConfigError(
+                f"got marker {self.marker!r} with unit prefix, where it would stay and mark half of the next delivery: "
+                f"expected unit folder, or no marker"
+            )
+        return self
 
 
 class SourcesFile(Config):

@@ -1,8 +1,8 @@
 """From an empty machine to the last report, as a user sees it: `make e2e`.
 
-Starts a real server and a real worker, deploys, drops images, kills worker and run in the middle of the work, and looks
-at Prefect's pages and the report in a real browser. Prints what it sees, line by line; whatever is not as it must be
-ends it with an error. Everything lies in one folder, screenshots in `screenshots` below it.
+Starts a real server, on a real PostgreSQL, and a real worker; deploys, drops images, kills worker and run in the middle
+of the work, and looks at Prefect's pages and the report in a real browser. Prints what it sees, line by line; whatever
+is not as it must be ends it with an error. Everything lies in one folder, screenshots in `screenshots` below it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from dn2.evaluation.bricks import write_images
 from dn2.neighbors.bank import open_bank
 from tests.conftest import make_pictures
 from tests.live import BIN, CHROMIUM, ROOT, Live, descendants, free_port
+from tests.postgres import postgres
 
 FOLDER = ROOT / "dn2-e2e"
 BIG = 1500  # images of the run that is killed
@@ -64,7 +65,7 @@ def main(folder: Path = FOLDER) -> None:
         )
     )
     make_pictures(folder / "big", 20)
-    with Live(folder / "live") as live:
+    with postgres() as database, Live(folder / "live", database) as live:
         say(f"server answers at {live.url}")
         live.start(
             "reports", sys.executable, "-m", "http.server", str(served), "--bind", "127.0.0.1", "--directory", store

@@ -29,9 +29,14 @@ CHROMIUM = [  # a browser without a screen that asks nobody for anything
 
 
 class Live:
-    """A server of its own on a free port, with everything that was started beside it; all of it ends with the block."""
+    """A server of its own on a free port, with everything that was started beside it; all of it ends with the block.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: for logs and Prefect's files.
+        database: URL of the server's database, as production has one.
+    """
+
+    def __init__(self, folder: Path, database: str) -> None:
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -40,6 +45,7 @@ class Live:
             "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_API_URL": f"{self.url}/api",
             "PREFECT_UI_API_URL": f"{self.url}/api",
+            "PREFECT_API_DATABASE_CONNECTION_URL": database,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
             "NO_PROXY": "127.0.0.1",
@@ -103,17 +109,23 @@ class Live:
             return httpx.get(f"{self.url}/api/health", timeout=5, trust_env=False).status_code == 200
         return False
 
-    def post(self, path: str, content: Any = None) -> Any:
-        """Return the answer of the server's API."""
-        answer = httpx.post(f"{self.url}/api{path}", json=content or {}, timeout=60, trust_env=False)
+    def ask(self, method: str, path: str, **more: Any) -> Any:
+        """Return the answer of the server's API; ask again while its database is busy, as Prefect's own client does."""
+        for pause in (0.5, 1, 2, 4, None):
+            answer = httpx.request(method, f"{self.url}/api{path}", timeout=90, trust_env=False, **more)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or pause is None:
+                break
+            time.sleep(pause)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
+    def post(self, path: str, content: Any = None) -> Any:
+        """Return the answer to a question with content."""
+        return self.ask("POST", path, json=content or {})
+
     def get(self, path: str) -> Any:
-        """Return the answer of the server's API."""
-        answer = httpx.get(f"{self.url}/api{path}", timeout=60, trust_env=False)
-        answer.raise_for_status()
-        return answer.json()
+        """Return the answer to a question without content."""
+        return self.ask("GET", path)
 
     def flow_runs(self, flow: str) -> list[dict[str, Any]]:
         """Return the runs of a flow, the latest first."""
@@ -148,9 +160,8 @@ class Live:
 
     def states(self, run: str) -> list[dict[str, Any]]:
         """Return all states of a run, the oldest first."""
-        answer = httpx.get(f"{self.url}/api/flow_run_states/", params={"flow_run_id": run}, timeout=60, trust_env=False)
-        answer.raise_for_status()
-        return sorted(answer.json(), key=lambda state: str(state["timestamp"]))
+        found = self.ask("GET", "/flow_run_states/", params={"flow_run_id": run})
+        return sorted(found, key=lambda state: str(state["timestamp"]))
 
     def artifacts(self, run: str) -> dict[str, dict[str, Any]]:
         """Return the artifacts of a run by key."""

@@ -6,6 +6,7 @@ import ast
 import inspect
 import re
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 import typer
@@ -16,10 +17,11 @@ from dn2.store import layout
 from dn2.store.schemas import EMBEDDINGS, MANIFEST, REPORT, Schema
 from flows import parameters
 from flows.cli import app
+from flows.sources import NightlySource, SourcesFile, WatchedPrefix
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-SETTINGS = (EmbedConfig, FitConfig, ScoreConfig)
+SETTINGS = (EmbedConfig, FitConfig, ScoreConfig, parameters.TellConfig)
 
 
 def text_of(page: str) -> str:
@@ -98,7 +100,7 @@ def test_columns_listed_are_those_of_the_schema_in_order(page: str, schema: Sche
 
 def limits_of(field: FieldInfo) -> str:
     """The values a setting may have, in words."""
-    choices = getattr(field.annotation, "__args__", ())
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     words = [f"`{choice}`" for choice in choices]
     signs = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     for limit in field.metadata:
@@ -126,12 +128,21 @@ def test_settings_page_holds_every_field_with_default_limits_and_description(mod
 def test_settings_page_has_a_section_for_every_model_of_settings():
     groups = {
         field.annotation.__name__
-        for model in (parameters.EmbedParameters, parameters.TrainParameters, parameters.ScoreParameters)
+        for model in (parameters.EmbedParameters, parameters.TrainParameters, parameters.ScoreParameters, SourcesFile)
         for field in model.model_fields.values()
         if isinstance(field.annotation, type) and issubclass(field.annotation, Config)
     }
     assert groups == {model.__name__ for model in SETTINGS}
     assert set(re.findall(r"^## (\w+Config)$", text_of("docs/settings.md"), re.MULTILINE)) == groups
+
+
+def test_nightly_page_names_every_field_of_the_sources_file():
+    text = text_of("docs/nightly.md")
+    assert names_in(first_cells(text, "field")[: len(SourcesFile.model_fields)]) == list(SourcesFile.model_fields)
+    assert names_in(first_cells(text, "field of `watch`")) == list(WatchedPrefix.model_fields)
+    listed = re.search(r"^\| `nightly` \| none \| list of sources: (.*) \|$", text, re.MULTILINE)
+    assert listed is not None
+    assert [name for name in names_in([listed[1]]) if name != "default"] == list(NightlySource.model_fields)
 
 
 def test_settings_page_names_the_options_of_every_command():
