@@ -49,4 +49,4 @@ $(SYSTEM): tests/install-system-packages
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) dn2-e2e build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

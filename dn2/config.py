@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from dn2.errors import ConfigError
 
 PILLOW_PIXEL_LIMIT = 178_956_970  # above this Pillow itself refuses to open an image
+_REPORT_FORMAT = 2  # raised when a report gets more files or figures: older ones are made anew
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -139,7 +140,7 @@ class ScoreConfig(RejectLimits):
     def report_fingerprint(self) -> str:
         """Return hex digits over the settings that change what a finished report holds."""
         kept = {"report_images", "max_reject_rate", "max_rejects"}
-        return fingerprint(self.model_dump(mode="json", include=kept))
+        return fingerprint([_REPORT_FORMAT, self.model_dump(mode="json", include=kept)])
 
 
 def explain(error: ValidationError) -> ConfigError:

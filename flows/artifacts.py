@@ -107,7 +107,7 @@ def show_report(report: Report, store: str, tell: TellConfig) -> None:
     warnings = [f"> {text(warning)}" for warning in report.warnings]
     picture = _histogram(report, store)
     shown = [f"![histogram of the scores]({picture})"] if picture else []
-    summary = "\n\n".join([headline, _table(lines), *warnings, *shown])
+    summary = "\n\n".join([_table(lines), *warnings, *shown])
     create_markdown_artifact(summary, key=_key("report", report.bank), description=headline)
     address = served(f"{report.uri}/{PICTURE}", store, base)
     if address:

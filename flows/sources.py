@@ -6,10 +6,11 @@ from collections import Counter
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from dn2.config import Config, EmbedConfig, Name, ScoreConfig, explain
 from dn2.errors import ConfigError
+from dn2.images.source import SUFFIXES
 from dn2.store.files import locate, read_file, relative_to
 from flows.parameters import ScoreNewParameters, TellConfig
 
@@ -44,6 +45,13 @@ class WatchedPrefix(Config):
     again_minutes: float = Field(
         60.0, gt=0, description="A drop that was told and is still not scored is told again after this time."
     )
+
+    @field_validator("marker")
+    @classmethod
+    def _marker_is_no_image(cls, marker: str | None) -> str | None:
+        if marker is not None and marker.lower().endswith(SUFFIXES):
+            raise ConfigError(f"got {marker!r}, which would be scored as an image, expected another ending")
+        return marker
 
     @model_validator(mode="after")
     def _marker_of_a_folder(self) -> WatchedPrefix:

@@ -249,4 +249,4 @@ def _open(page: Page, address: str, text: str, picture: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(Path, sys.argv[1:]))

@@ -61,7 +61,7 @@ def find_drops(
         folder, slash, rest = below.partition("/") if unit == "folder" else ("", "/", below)
         if not slash:
             loose += below != marker
-        elif rest == marker:
+        elif rest == marker and not folder.startswith("."):
             found.setdefault(folder, _Listing()).marked = True
         elif rest.rpartition("/")[2] != marker:
             found.setdefault(folder, _Listing()).add(file)
@@ -100,7 +100,7 @@ def complete(
     for drop in drops:
         before = seen.get(drop.uri)
         unchanged = before is not None and before.id == drop.id
-        state = before if before is not None and unchanged else SeenDrop(drop.id, since=now)
+        state = _until(now, before) if before is not None and unchanged else SeenDrop(drop.id, since=now)
         is_complete = drop.marked if by_marker else unchanged and now - state.since >= settle_s
         if drop.images and is_complete and not state.scored:
             if is_scored(drop.id):
@@ -110,6 +110,11 @@ def complete(
                 due.append(drop)
         remembered[drop.uri] = state
     return tuple(due), remembered
+
+
+def _until(now: float, seen: SeenDrop) -> SeenDrop:
+    """Return what was remembered with no time in the future: the clock may have been set back."""
+    return replace(seen, since=min(seen.since, now), told=None if seen.told is None else min(seen.told, now))
 
 
 def look(
@@ -166,6 +171,9 @@ def _read(store: Store, watch: str) -> dict[str, SeenDrop]:
     drops = read_document(store, path, WATCH, ["drops"])["drops"]
     if not isinstance(drops, dict):
         raise SchemaError(f"{store.uri_of(path)}: got drops = {drops!r:.60}, expected an object; remove the file")
+    for uri, state in drops.items():
+        if not isinstance(state, dict):
+            raise SchemaError(f"{store.uri_of(path)}: got {uri} = {state!r:.60}, expected an object; remove the file")
     return {uri: as_record(SeenDrop, state, store.uri_of(path)) for uri, state in drops.items()}
 
 

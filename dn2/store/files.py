@@ -95,11 +95,12 @@ def relative_to(uri: str, url: str) -> str:
     """
     if "://" in url or url.startswith(("/", "~")):
         return locate(url).uri
-    folder = uri.rpartition("/")[0]
     if uri.startswith("file://"):
-        return locate(f"{folder}/{url}").uri
-    scheme, _, path = folder.partition("://")
-    return locate(f"{scheme}://{posixpath.normpath(posixpath.join(path, url))}").uri
+        return locate(f"{uri.rpartition('/')[0]}/{url}").uri
+    scheme, _, rest = uri.partition("://")
+    bucket, _, folder = rest.rpartition("/")[0].partition("/")
+    path = posixpath.normpath(f"/{folder}/{url}").strip("/")  # no number of dots leads out of the bucket
+    return locate(f"{scheme}://{'/'.join(filter(None, (bucket, path)))}").uri
 
 
 def read_file(url: str, what: str) -> str:

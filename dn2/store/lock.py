@@ -67,28 +67,40 @@ def _busy(store: Store, name: str, text: str, wait: float) -> StoreError:
 
 @contextmanager
 def _folder_lock(store: Store, file: Path, name: str, wait: float) -> Iterator[None]:
-    try:
+    with _translated(store, file):
         file.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise StoreError(f"store {store.uri}: cannot write its lock {file}: {error}") from error
     try:
         deadline = time.monotonic() + wait
         told = False
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise _busy(store, name, os.pread(handle, 1000, 0).decode(errors="replace"), wait) from None
-                told = told or _tell(store, name)
-                time.sleep(_POLL)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(_holder()).encode(), 0)  # for whoever waits; the lock itself is flock's
+        while not _flocked(store, file, handle):
+            if time.monotonic() >= deadline:
+                raise _busy(store, name, os.pread(handle, 1000, 0).decode(errors="replace"), wait)
+            told = told or _tell(store, name)
+            time.sleep(_POLL)
+        with _translated(store, file):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, json.dumps(_holder()).encode(), 0)  # for whoever waits; the lock itself is flock's
         yield
     finally:
         os.close(handle)
+
+
+def _flocked(store: Store, file: Path, handle: int) -> bool:
+    with _translated(store, file):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+@contextmanager
+def _translated(store: Store, file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"store {store.uri}: cannot write its lock {file}: {error}") from error
 
 
 def _tell(store: Store, name: str) -> bool:
@@ -117,7 +129,9 @@ def _bucket_lock(store: Store, path: str, name: str, wait: float) -> Iterator[No
     thread.start()
     try:
         yield
-        if lost.is_set():
+        ended.set()
+        thread.join()
+        if lost.is_set() or _owner(_text(store, path)) != mine:  # lost since the last beat
             raise StoreError(
                 f"store {store.uri}: the lock of {name!r} was lost while it was held (this process stood still for "
                 f"over {LEASE:g} s): another run may have written at the same time; run the same command again"

@@ -148,8 +148,10 @@ class Store:
         try:
             with self._errors("write", path):
                 self._location.fs.pipe_file(self._full(path), data, mode="create")
+        except FileNotFoundError as error:  # an S3 bucket that does not exist
+            raise StoreError(f"store {self.uri}: cannot write {path!r}: {error}") from error
         except StoreError as error:
-            if isinstance(error.__cause__, FileExistsError):
+            if _says_it_exists(error.__cause__):
                 return False
             raise
         return True
@@ -231,6 +233,16 @@ class Store:
                 temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _says_it_exists(error: BaseException | None) -> bool:
+    """Return True for an object that is there, or is just being made: S3's own error lies behind the driver's."""
+    while error is not None:
+        code = getattr(error, "response", {}).get("Error", {}).get("Code")
+        if isinstance(error, FileExistsError) or code in ("PreconditionFailed", "ConditionalRequestConflict"):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _flush(path: Path) -> None:

@@ -30,7 +30,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_exported_folder_holds_the_report_and_nothing_else(batch: Batch, tmp_path: Path):
     assert dn2.export(batch.report, batch.store, tmp_path / "new" / "report") == tmp_path / "new" / "report"
     assert content(tmp_path / "new" / "report") == content(batch.folder)
-    assert sorted(content(batch.folder)) == ["part-00000.parquet", "report.html", "summary.json"]
+    assert sorted(content(batch.folder)) == ["histogram.png", "part-00000.parquet", "report.html", "summary.json"]
     assert [*(tmp_path / "new").iterdir()] == [tmp_path / "new" / "report"]
 
 

@@ -24,7 +24,8 @@ def rows(batch: Batch) -> list[dict[str, object]]:
 def test_summary_holds_the_record_the_bank_and_the_settings(batch: Batch):
     summary = json.loads((batch.folder / "summary.json").read_text())
     assert (summary["schema"], summary["schema_version"]) == ("dn2.report_summary", 1)
-    record = asdict(batch.report) | {"warnings": list(batch.report.warnings)}
+    record = asdict(batch.report)
+    record |= {name: list(record[name]) for name in ("warnings", "worst")}
     assert {name: summary[name] for name in record} == record
     assert summary["bank_version"] == asdict(batch.bank)
     assert summary["config"] == dn2.ScoreConfig().model_dump(mode="json")

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 
 import pytest
 
 from dn2.errors import ConfigError, NotFoundError, SourceError, StoreError
-from dn2.store.files import locate, translated
+from dn2.store.files import locate, read_file, relative_to, translated
 
 
 def test_relative_path_becomes_an_absolute_file_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -116,3 +117,62 @@ def test_missing_files_and_own_errors_pass_untranslated(error: Exception):
     with pytest.raises(type(error)) as caught, translated(StoreError, "store"):
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("file", "written", "meant"),
+    [
+        ("file:///etc/dn2/sources.yaml", "photos", "file:///etc/dn2/photos"),
+        ("file:///etc/dn2/sources.yaml", "./photos/", "file:///etc/dn2/photos"),
+        ("file:///etc/dn2/sources.yaml", "../photos", "file:///etc/photos"),
+        ("file:///etc/dn2/sources.yaml", ".", "file:///etc/dn2"),
+        ("file:///sources.yaml", "photos", "file:///photos"),
+        ("file:///etc/a b/s.yaml", "two\nlines", "file:///etc/a b/two\nlines"),
+        ("s3://bucket/conf/sources.yaml", "photos", "s3://bucket/conf/photos"),
+        ("s3://bucket/conf/sources.yaml", "../photos/", "s3://bucket/photos"),
+        ("s3://bucket/sources.yaml", "./photos", "s3://bucket/photos"),
+        ("s3://bucket/conf/sources.yaml", "../../../other/photos", "s3://bucket/other/photos"),
+        ("memory://sources.yaml", "photos", "memory://photos"),
+        ("simplecache::s3://bucket/conf/sources.yaml", "photos", "simplecache::s3://bucket/conf/photos"),
+        ("s3://bucket/conf/sources.yaml", "/photos", "file:///photos"),
+        ("s3://bucket/conf/sources.yaml", "~/photos", "file:///home/somebody/photos"),
+        ("s3://bucket/conf/sources.yaml", "memory://photos", "memory://photos"),
+        ("file:///etc/dn2/sources.yaml", "s3://bucket/photos/", "s3://bucket/photos"),
+    ],
+)
+def test_place_written_in_a_file_is_taken_from_where_the_file_lies(
+    file: str, written: str, meant: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert relative_to(file, written) == meant
+
+
+@pytest.fixture(params=["local", "memory", pytest.param("s3", marks=pytest.mark.s3)])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place of each kind with a text and with bytes that are none."""
+    url = f"memory://{uuid.uuid4().hex}" if request.param == "memory" else str(tmp_path)
+    if request.param == "s3":
+        url = f"{request.getfixturevalue('s3_bucket')}/{uuid.uuid4().hex}"
+    place = locate(url)
+    for name, content in (("text", "zwölf\n".encode()), ("bytes", b"\xff\xfe")):
+        place.fs.pipe_file(f"{place.path}/{name}", content)
+    return url
+
+
+def test_small_file_is_read_from_anywhere(folder: str):
+    assert read_file(f"{folder}/text", "list") == "zwölf\n"
+
+
+def test_file_that_is_no_text_is_a_config_error(folder: str):
+    with pytest.raises(ConfigError, match=r"^list: got bytes that are not UTF-8, expected text$"):
+        read_file(f"{folder}/bytes", "list")
+
+
+def test_file_that_is_not_there_is_not_found(folder: str):
+    with pytest.raises(NotFoundError, match=r"^list: nothing is there$"):
+        read_file(f"{folder}/none", "list")
+
+
+def test_folder_is_no_file_to_read(tmp_path: Path):
+    with pytest.raises(SourceError, match=r"^list: cannot be read: .*Is a directory"):
+        read_file(tmp_path, "list")
