@@ -86,7 +86,7 @@ def drop_to_report(live: Live, drop: Path, number: int) -> float:
     known = {run["id"] for run in live.flow_runs("score-drop")}
     pictures(drop, DROP, seed=100 + number)
     (drop / "_READY").touch()
-    live.finish(live.begin("watch-drops"))
+    live.look()
 
     def started() -> list[str]:
         return [run["id"] for run in live.flow_runs("score-drop") if run["id"] not in known]

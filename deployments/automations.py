@@ -58,7 +58,9 @@ def automations(hook: UUID | None) -> tuple[AutomationCore, ...]:
         trigger=_after("prefect.flow-run.Failed"),
         actions=[
             _post(
-                hook, "failed", "'dn2: ' ~ flow.name ~ ' failed: ' ~ flow_run.state.message ~ ' ' ~ (flow_run | ui_url)"
+                hook,
+                "failed",
+                "'dn2: ' ~ flow.name ~ ' failed: ' ~ flow_run.state.message ~ ' ' ~ (flow_run | ui_url or '')",
             )
         ],
     )

@@ -23,6 +23,7 @@ import httpx
 from prefect import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
@@ -90,10 +91,10 @@ def deploy() -> None:
     with get_client(sync_client=True) as client:
         for automation in automations(hook):
             known = client.read_automations_by_name(automation.name)
-            if known:
-                client.update_automation(known[0].id, automation)
-            else:
+            if not known:
                 client.create_automation(automation)
+            elif not _same(known[0], automation):  # an update would forget which runs it is waiting for
+                client.update_automation(known[0].id, automation)
             print(f"automation: {automation.name}")
         for name in () if hook else TELLING:
             for outdated in client.read_automations_by_name(name):
@@ -101,6 +102,11 @@ def deploy() -> None:
     if hook is None:
         print("nobody is told of failed runs: set DN2_NOTIFY_URL for that")
     print(f"sources: {values['DN2_SOURCES']}\nnow start a worker: prefect worker start --pool {POOL}")
+
+
+def _same(known: AutomationCore, wanted: AutomationCore) -> bool:
+    fields = set(AutomationCore.model_fields)
+    return known.model_dump(mode="json", include=fields) == wanted.model_dump(mode="json", include=fields)
 
 
 def _deploy_flows(values: dict[str, str]) -> None:

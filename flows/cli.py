@@ -237,7 +237,7 @@ def nightly(
             _describe_night(error.outcomes)
             raise
         _describe_night(outcomes)
-        say(f"{len(outcomes)} sources in {time.monotonic() - began:.1f} s")
+        say(f"{len(outcomes)} source{'' if len(outcomes) == 1 else 's'} in {time.monotonic() - began:.1f} s")
 
 
 def _describe_night(outcomes: Any) -> None:

@@ -60,8 +60,10 @@ class _Progress:
     """Keeps one progress artifact up to date from a thread of its own, so that a slow server slows no embedding."""
 
     def __init__(self) -> None:
-        self._done, self._known, self._total, self._limit = 0, 0, 0, ""
-        self._began = 0.0
+        self._before = 0  # images of sources that are embedded
+        self._done, self._total = 0, 0  # of the one that is being embedded now
+        self._known = 0  # images of all of them that an earlier run had embedded
+        self._limit, self._began = "", 0.0
         self._artifact: UUID | None = None
         self._shown = ""
         self._run = str(flow_run.id)
@@ -81,8 +83,9 @@ class _Progress:
         """Note one step of the embedding; steps without a limit were done by an earlier run."""
         if step.stage != "embed" or not step.items:
             return
+        if self._done >= self._total:  # the next source begins
+            self._before, self._done, self._total = self._before + self._done, 0, step.total or 0
         self._began = self._began or time.monotonic()
-        self._total = max(self._total, step.total or 0)
         self._limit = step.limit or self._limit
         if not step.limit:
             self._known += step.items
@@ -97,7 +100,8 @@ class _Progress:
         text = self._text()
         if not text or text == self._shown:
             return
-        percent = min(100.0, 100 * self._done / max(self._total, self._done))
+        done, total = self._counts()
+        percent = 100 * done / total
         try:
             with get_client(sync_client=True) as client:
                 if self._artifact is None:
@@ -115,12 +119,16 @@ class _Progress:
         except Exception as error:  # progress is for the eye: whatever fails here must not stop the work
             log.debug("cannot show progress: %s", error)
 
+    def _counts(self) -> tuple[int, int]:
+        """Return how many images are embedded, and how many there are, as far as that is known."""
+        return self._before + self._done, self._before + max(self._total, self._done)
+
     def _text(self) -> str:
         """Return how far the embedding is in words; nothing while none was needed."""
-        done, embedded = self._done, self._done - self._known
+        done, total = self._counts()
+        embedded = done - self._known
         if not embedded:
             return ""
-        total = max(self._total, done)
         rate = embedded / max(time.monotonic() - self._began, 1e-3)
         left = "done" if done >= total else f"{(total - done) / rate:.0f} s left"
         return f"**{done:,}** of {total:,} images, {rate:.0f} images/s, {self._limit} limits, {left}"

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,13 @@ def main(folder: Path = FOLDER) -> None:
 
 
 def _deploy_twice(live: Live, sources: Path) -> None:
-    first, second = live.deploy(sources), live.deploy(sources)
+    cron = f"0 {(datetime.now(UTC).hour + 12) % 24} * * *"  # not while this runs
+    first, made = live.deploy(sources, DN2_CRON=cron), live.post("/automations/filter")
+    second, automations = live.deploy(sources, DN2_CRON=cron), live.post("/automations/filter")
     assert first == second, "the second deployment printed something else"
+    watching = [[one["updated"] for one in found if "run" in one["name"]] for found in (made, automations)]
+    assert watching[0] == watching[1], "the second deployment touched what waits for dead runs"
     deployments = live.post("/deployments/filter")
-    automations = live.post("/automations/filter")
     assert {one["name"] for one in deployments} == DEPLOYMENTS
     assert len(deployments) == len(DEPLOYMENTS)
     names = [one["name"] for one in automations]
@@ -108,11 +112,11 @@ def _drop(live: Live, batch: Path, incoming: Path, store: Path) -> str:
     """Deliver images; see the event, the run that it starts, and the report. Return the run's id."""
     drop = incoming / "2026-11-24 line 3"
     shutil.copytree(batch, drop)
-    live.finish(live.begin("watch-drops"))
+    live.look()
     assert live.events("dn2.drop.ready") == [], "a drop without its marker was told"
     say("a drop without its marker file is not told yet")
     (drop / "_READY").touch()
-    live.finish(live.begin("watch-drops"))
+    live.look()
     (event,) = live.wait("the event dn2.drop.ready", lambda: live.events("dn2.drop.ready"), 30)
     say(f"event dn2.drop.ready: {event['payload']['images']} images in {event['payload']['uri']}")
     (run,) = live.wait("a run of score-drop", lambda: live.flow_runs("score-drop"), 60)
@@ -126,7 +130,7 @@ def _drop(live: Live, batch: Path, incoming: Path, store: Path) -> str:
     assert payload["images"] == images
     assert sorted(_uris(payload)) == sorted(f"file://{path}" for path in drop.glob("*.*"))
     say(f"the report has {images} rows, {payload['anomalous']} of {payload['scored']} images are anomalous")
-    live.finish(live.begin("watch-drops"))
+    live.look()
     assert len(live.events("dn2.drop.ready")) == 1
     assert len(live.flow_runs("score-drop")) == 1
     say("looking again tells nothing: a drop is scored once")

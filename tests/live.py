@@ -158,6 +158,17 @@ class Live:
         assert done["state"]["type"] == "COMPLETED", done["state"]
         return done
 
+    def look(self) -> None:
+        """Have somebody look for drops; a scheduled look that runs at the same time cancels this one."""
+
+        def looked() -> bool:
+            run = self.begin("watch-drops")
+            self.wait(f"flow run {run}", lambda: self.state(run) in ("Completed", "Failed", "Cancelled"), 120)
+            assert self.state(run) != "Failed", self.get(f"/flow_runs/{run}")["state"]
+            return self.state(run) == "Completed"
+
+        self.wait("a look for drops", looked, 240)
+
     def states(self, run: str) -> list[dict[str, Any]]:
         """Return all states of a run, the oldest first."""
         found = self.ask("GET", "/flow_run_states/", params={"flow_run_id": run})

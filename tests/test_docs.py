@@ -20,7 +20,7 @@ from flows.cli import app
 from flows.sources import NightlySource, SourcesFile, WatchedPrefix
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "deployments" / "README.md"])
 SETTINGS = (EmbedConfig, FitConfig, ScoreConfig, parameters.TellConfig)
 
 
