@@ -135,8 +135,15 @@ def main() -> int:
     """Run the script; return its exit code."""
     try:
         deploy()
-    except (Dn2Error, httpx.HTTPError) as error:
-        print(f"error: {error or type(error).__name__}", file=sys.stderr)
+    except Dn2Error as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        print(
+            f"error: PREFECT_API_URL: got {PREFECT_API_URL.value()}, expected the address of a running Prefect server "
+            f"({error or type(error).__name__}); start it with 'prefect server start', or set the right address",
+            file=sys.stderr,
+        )
         return 1
     return 0
 

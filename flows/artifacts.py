@@ -130,6 +130,13 @@ def show_report(report: Report, store: str, tell: TellConfig) -> None:
         )
 
 
+@_for_the_eye
+def show_nothing_new(source: str, bank: str) -> None:
+    """Show that a drop held no image that the bank has not scored already."""
+    line = f"nothing new in {text(source)}: bank {text(bank)} has scored all its images"
+    create_markdown_artifact(line, key=_key("report", bank), description="nothing new")
+
+
 def _histogram(report: Report, store: str) -> str | None:
     """Return the picture as a data URI: Markdown shows it without printing its address."""
     opened = dn2.Store.open(store)

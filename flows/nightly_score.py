@@ -5,9 +5,8 @@ from __future__ import annotations
 from prefect import flow
 from prefect.logging import get_run_logger
 
-from dn2.errors import Dn2Error
 from flows.artifacts import show_night
-from flows.outcomes import NightError, Outcome
+from flows.outcomes import NightError, Outcome, reason
 from flows.parameters import NightlyParameters, ScoreNewParameters
 from flows.score_new import score_new
 from flows.sources import read_sources
@@ -37,5 +36,4 @@ def _outcome(batch: ScoreNewParameters) -> Outcome:
         return Outcome(batch.source, batch.bank, report=score_new(batch))
     except Exception as error:
         get_run_logger().exception("%s, bank %s failed", batch.source, batch.bank)
-        reason = str(error) if isinstance(error, Dn2Error) else f"unexpected {type(error).__name__}: {error}"
-        return Outcome(batch.source, batch.bank, error=reason)
+        return Outcome(batch.source, batch.bank, error=reason(error))

@@ -8,6 +8,12 @@ from dn2.errors import Dn2Error
 from dn2.records import Report
 
 
+def reason(error: Exception) -> str:
+    """Return why something failed, in one line."""
+    text = str(error) if isinstance(error, Dn2Error) else f"unexpected {type(error).__name__}: {error}"
+    return " ".join(text.split())
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one source: a report, nothing new, or an error.

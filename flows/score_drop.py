@@ -6,6 +6,7 @@ from prefect import flow
 
 import tasks.steps as step
 from dn2.records import Report
+from flows.artifacts import show_nothing_new
 from flows.parameters import DropParameters
 from flows.score_new import score_new
 from flows.watched import watched
@@ -16,6 +17,8 @@ def score_drop(parameters: DropParameters) -> Report | None:
     """Score the images of a drop that are not scored yet; a drop that is told twice is scored once."""
     with watched():
         report = score_new(parameters)
-    if parameters.drop is not None:
-        step.mark_drop(parameters.drop, parameters.store, parameters.source, report)
+        if parameters.drop is not None:
+            step.mark_drop(parameters.drop, parameters.store, parameters.source, report)
+        if report is None:
+            show_nothing_new(parameters.source, parameters.bank)
     return report

@@ -83,6 +83,18 @@ class SourcesFile(Config):
         return tuple(sorted({one.bank for one in self.nightly} | {one.bank for one in self.watch}))
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """Refuses what plain YAML lets the last one win: two values of one key."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping none of whose keys stands there twice."""
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key, times in keys.items():
+            if times > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"got {key!r} {times} times", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_sources(url: str) -> SourcesFile:
     """Return the sources file at a path or URL; relative paths in it are taken from the folder it lies in.
 
@@ -93,7 +105,7 @@ def read_sources(url: str) -> SourcesFile:
     """
     uri = locate(url).uri
     try:
-        content = yaml.safe_load(read_file(uri, f"sources file {uri}"))
+        content = yaml.load(read_file(uri, f"sources file {uri}"), _EachKeyOnce)  # noqa: S506  (a safe loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"sources file {uri}: got no YAML, expected a list of sources: {error}") from error
     if not isinstance(content, dict):
@@ -114,15 +126,19 @@ def read_sources(url: str) -> SourcesFile:
 def _absolute(content: dict[str, Any], uri: str) -> dict[str, Any]:
     """Return the content with every place in it as an absolute URI."""
 
-    def resolved(entry: Any, name: str) -> Any:
+    def resolved(entry: Any, name: str, place: str) -> Any:
         if not isinstance(entry, dict) or not isinstance(entry.get(name), str) or not entry[name]:
             return entry  # the model says what is wrong with it
-        return {**entry, name: relative_to(uri, entry[name])}
+        try:
+            return {**entry, name: relative_to(uri, entry[name])}
+        except ConfigError as error:
+            raise ConfigError(f"sources file {uri}: {place}{name}: {error}") from error
 
     for group, name in (("nightly", "source"), ("watch", "prefix")):
         if isinstance(content.get(group), list):
-            content = {**content, group: [resolved(entry, name) for entry in content[group]]}
-    absolute: dict[str, Any] = resolved(content, "store")
+            entries = [resolved(entry, name, f"{group}.{row}.") for row, entry in enumerate(content[group])]
+            content = {**content, group: entries}
+    absolute: dict[str, Any] = resolved(content, "store", "")
     return absolute
 
 

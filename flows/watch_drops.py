@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from logging import getLogger
-
 from prefect import flow
+from prefect.logging import get_run_logger
 
 import tasks.steps as step
 from dn2.errors import Dn2Error
 from dn2.records import Drop, Look
 from flows.artifacts import show_looks
 from flows.events import tell_drop
+from flows.outcomes import reason
 from flows.parameters import WatchParameters
 from flows.sources import SourcesFile, WatchedPrefix, read_sources
 from flows.watched import watched
-
-log = getLogger("dn2.flows")
 
 
 class WatchError(Dn2Error, RuntimeError):
@@ -38,11 +36,12 @@ def watch_drops(parameters: WatchParameters) -> tuple[Drop, ...]:
         for prefix in file.watch:
             try:
                 looks.append(_look(prefix, file))
-            except Dn2Error as error:
-                failures.append((prefix.prefix, str(error)))
+            except Exception as error:
+                get_run_logger().exception("%s failed", prefix.prefix)
+                failures.append((prefix.prefix, reason(error)))
         show_looks(looks, failures)
     if failures:
-        reasons = "; ".join(f"{prefix}: {reason}" for prefix, reason in failures)
+        reasons = "; ".join(f"{prefix}: {why}" for prefix, why in failures)
         raise WatchError(f"{len(failures)} of {len(file.watch)} prefixes could not be looked at: {reasons}")
     return tuple(drop for look in looks for drop in look.due)
 
@@ -59,9 +58,11 @@ def _look(prefix: WatchedPrefix, file: SourcesFile) -> Look:
     )
     settings = {name: getattr(file, name).model_dump(mode="json") for name in ("embed", "score", "tell")}
     for drop in found.due:
-        log.info("drop %s is complete: %d images, bank %s", drop.uri, drop.images, drop.bank)
+        get_run_logger().info("drop %s is complete: %d images, bank %s", drop.uri, drop.images, drop.bank)
         tell_drop(drop, found.remembered[drop.uri], file.store, settings)
     if found.loose:
-        log.warning("%s: %d images lie beside the folders and belong to no drop", prefix.prefix, found.loose)
+        get_run_logger().warning(
+            "%s: %d images lie beside the folders and belong to no drop", prefix.prefix, found.loose
+        )
     step.remember(found, file.store)
     return found

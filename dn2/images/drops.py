@@ -190,9 +190,17 @@ def remember(look: Look, store: str | os.PathLike[str] | Store) -> None:
 def mark_scored(drop: str, store: str | os.PathLike[str] | Store, *, uri: str, report: Report | None) -> None:
     """Write down that a drop is scored: it will not be told again.
 
+    Args:
+        drop: its identity.
+        store: where dn2 keeps its files.
+        uri: where it lies.
+        report: its report; None if nothing in it was new, which does not replace a report that is noted already.
+
     Raises:
         StoreError: the store cannot be written.
     """
     store = Store.open(store)
+    if report is None and store.exists(layout.drop(drop)):
+        return
     folder = report.uri.removeprefix(f"{store.uri}/") if report else None
     write_document(store, layout.drop(drop), DROP, {"id": drop, "uri": uri, "report": folder})

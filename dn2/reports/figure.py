@@ -61,5 +61,5 @@ def _drawn(histogram: Histogram, threshold: float) -> Figure:
     axes.set_xlabel("anomaly score (mean squared distance to the nearest normal images)")
     axes.set_ylabel("share of images")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper right")
     return figure

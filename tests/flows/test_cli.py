@@ -12,7 +12,7 @@ from tests.conftest import Bricks, make_pictures
 from tests.flows.command import Run, dn2
 from tests.flows.test_wrong_use import files
 
-COMMANDS = ["ingest", "embed", "train", "score", "demo"]
+COMMANDS = ["ingest", "embed", "train", "score", "nightly", "demo"]
 
 
 def plain(text: str) -> str:
@@ -44,6 +44,7 @@ def test_help_tells_a_newcomer_how_to_begin():
         ("embed", ["--store", "--dataset", "--backbone", "--engine", "--device", "--batch-size", "--shard-size"]),
         ("train", ["--store", "--bank", "--backbone", "--k", "--metric", "--far"]),
         ("score", ["--store", "--bank", "--out", "--backbone"]),
+        ("nightly", ["--rescore"]),
         ("demo", ["--workdir"]),
     ],
 )
@@ -51,7 +52,8 @@ def test_help_of_each_command_explains_every_option(command: str, options: list[
     done = dn2(command, "--help")
     assert (done.code, done.err) == (0, "")
     text = plain(done.out)
-    assert ("Folder or fsspec URL with images." in text) == (command != "demo")
+    assert ("Folder or fsspec URL with images." in text) == (command not in ("nightly", "demo"))
+    assert ("YAML file or fsspec URL that lists the sources." in text) == (command == "nightly")
     for option in (*options, "--verbose", "--help"):
         explained = re.search(rf"{option} (?:-v )?<[^>]*> ([A-Za-z][^-]{{9,}})", text)
         assert explained, option
@@ -68,6 +70,7 @@ def test_version_is_that_of_the_package():
         (["train", "pictures", "--nope"], "No such option: --nope"),
         (["nope"], "No such command 'nope'"),
         (["train"], "Missing argument 'source'"),
+        (["nightly"], "Missing argument 'sources'"),
         (["train", "pictures", "--k", "two"], "Invalid value for '--k'"),
         (["train", "pictures", "--metric", "l3"], "'l3' is not one of 'l2', 'cosine'"),
         (["score", "pictures", "--engine", "tea"], "'tea' is not one of 'auto', 'openvino', 'torch'"),

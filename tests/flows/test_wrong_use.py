@@ -16,8 +16,9 @@ WRONG_USE, FAILED = 2, 1
 
 
 def files(folder: Path) -> dict[str, int]:
-    """Return what lies in a folder, with the time of its last change."""
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    """Return what lies in a folder, with the time of its last change; locks are no results."""
+    found = (path for path in folder.rglob("*") if path.is_file() and ".locks" not in path.parts)
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in found}
 
 
 def check(done: Done, code: int, message: str) -> None:

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
-from prefect import Task
+from prefect import Task, flow, get_client
 from prefect.states import Completed, Failed
 
+import dn2
 import flows  # noqa: F401  (tells Prefect what to do with the library's log)
 import tasks.steps
 from dn2.errors import (
@@ -17,6 +22,7 @@ from dn2.errors import (
     SourceError,
     StoreError,
 )
+from tests.flows.told import eventually
 
 STEPS = sorted(name for name, value in vars(tasks.steps).items() if isinstance(value, Task))
 
@@ -66,10 +72,108 @@ def test_success_is_no_fault():
 
 def test_every_step_has_the_same_retries_and_no_cache():
     """Retries in one place; whether something is done already is decided by the store alone."""
-    assert STEPS == ["choose_embedder", "embed", "export", "fit", "ingest", "open_bank", "plan", "report", "score"]
+    assert STEPS == [
+        "choose_embedder",
+        "embed",
+        "export",
+        "fit",
+        "ingest",
+        "look",
+        "mark",
+        "mark_drop",
+        "open_bank",
+        "plan",
+        "remember",
+        "report",
+        "score",
+        "unscored",
+    ]
     for name in STEPS:
         step = getattr(tasks.steps, name)
         assert (step.retries, step.retry_delay_seconds) == (2, [2, 20]), name
         assert step.retry_condition_fn is tasks.steps.may_pass, name
         assert (step.cache_policy, step.persist_result) == (tasks.steps.NO_CACHE, False), name
         assert step.description, name
+
+
+@pytest.fixture
+def limited(prefect_server: None) -> Iterator[str]:
+    """A bank for whose writers the server has a limit."""
+    name = tasks.steps.writers_limit("limited")
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name(name, 1)
+    yield "limited"
+    with get_client(sync_client=True) as client:
+        client.delete_global_concurrency_limit_by_name(name)
+
+
+def writing(bank: str) -> int:
+    """Return how many writers of a bank the server knows at the moment."""
+    with get_client(sync_client=True) as client:
+        return client.read_global_concurrency_limit_by_name(tasks.steps.writers_limit(bank)).active_slots
+
+
+def test_second_training_waits_in_the_servers_queue_until_the_first_writer_is_done(
+    limited: str, pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    store = tmp_path / "store"
+    embedded = dn2.embed(dn2.ingest(pictures, store), store)
+
+    @flow(name="fits")
+    def fits() -> dn2.BankVersion:
+        return tasks.steps.fit(embedded, str(store), limited, dn2.FitConfig())
+
+    with caplog.at_level(logging.INFO), ThreadPoolExecutor(1) as pool:
+        with tasks.steps.one_writer(limited):
+            assert writing(limited) == 1
+            waiting = pool.submit(fits)
+            eventually(lambda: [message for message in caplog.messages if "423 Locked" in message])
+            assert not (store / "banks").exists()
+        bank = waiting.result()
+    assert dn2.open_bank(store, limited) == bank
+    assert writing(limited) == 0
+    assert [message for message in caplog.messages if "has no limit" in message] == []
+
+
+def test_writer_that_fails_leaves_the_queue(limited: str):
+    with pytest.raises(BankError, match="too few"), tasks.steps.one_writer(limited):
+        raise BankError("too few")
+    assert writing(limited) == 0
+
+
+def test_server_without_a_limit_is_told_and_stops_nobody(prefect_server: None, caplog: pytest.LogCaptureFixture):
+    level = caplog.at_level(logging.INFO, logger="dn2.tasks")
+    with level, tasks.steps.one_writer("unlimited"), tasks.steps.one_writer("unlimited"):
+        message = "the server has no limit dn2-bank-unlimited: the store's lock alone keeps writers apart"
+        assert caplog.messages == [message] * 2
+
+
+@pytest.mark.parametrize(
+    ("config", "messages"),
+    [
+        (dn2.FitConfig(), [r"fitting bank b to 12 images", r"done in \d+\.\d{3} s"]),
+        (dn2.FitConfig(k=500), [r"fitting bank b to 12 images"]),
+    ],
+    ids=["done", "failed"],
+)
+def test_step_logs_what_it_does_and_how_long_it_took(
+    prefect_server: None,
+    pictures: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    config: dn2.FitConfig,
+    messages: list[str],
+):
+    """Into the run's own log; a step that failed was never done."""
+    embedded = dn2.embed(dn2.ingest(pictures, tmp_path), tmp_path)
+
+    @flow(name="fits")
+    def fits() -> dn2.BankVersion:
+        return tasks.steps.fit(embedded, str(tmp_path), "b", config)
+
+    with caplog.at_level(logging.INFO, logger="prefect.task_runs"):
+        fits(return_state=True)
+    logged = [record.getMessage() for record in caplog.records if record.name == "prefect.task_runs"]
+    ours = [message for message in logged if re.match("fitting|done", message)]
+    assert len(ours) == len(messages)
+    assert all(map(re.fullmatch, messages, ours)), ours
