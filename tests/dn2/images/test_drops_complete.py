@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
@@ -32,7 +32,7 @@ class Told:
     scene: Scene
     due: tuple[Drop, ...]
     scored: frozenset[str]  # ids, before the look
-    before: tuple[Told, ...]  # noted looks, oldest first
+    before: tuple[Told, ...] = field(repr=False)  # noted looks, oldest first
 
     def run(self, drop: Drop) -> list[Told]:
         """Noted looks at the end of the history that all saw the drop just as it is now."""
