@@ -71,7 +71,8 @@ def deploy() -> None:
         ConfigError: a setting cannot work, or there is no server.
     """
     values = settings()
-    banks = sorted({"default", *read_sources(values["DN2_SOURCES"]).banks()})
+    file = read_sources(values["DN2_SOURCES"])
+    banks = sorted({"default", *file.banks()})
     if not PREFECT_API_URL.value():
         raise ConfigError(
             "PREFECT_API_URL: got nothing, expected the address of a running server: start one with "
@@ -86,7 +87,7 @@ def deploy() -> None:
         for bank in banks:
             client.upsert_global_concurrency_limit_by_name(writers_limit(bank), 1)
             print(f"limit: {writers_limit(bank)}, one writer at a time")
-    _deploy_flows(values)
+    _deploy_flows({**values, "DN2_STORE": file.store})
     hook = webhook(values["DN2_NOTIFY_URL"]) if values["DN2_NOTIFY_URL"] else None
     with get_client(sync_client=True) as client:
         for automation in automations(hook):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import reprlib
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from dn2.errors import ConfigError
 
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 200, 200
 PILLOW_PIXEL_LIMIT = 178_956_970  # above this Pillow itself refuses to open an image
 _REPORT_FORMAT = 2  # raised when a report gets more files or figures: older ones are made anew
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -143,11 +146,16 @@ class ScoreConfig(RejectLimits):
         return fingerprint([_REPORT_FORMAT, self.model_dump(mode="json", include=kept)])
 
 
+def short(value: Any) -> str:
+    """Return a value as Python writes it, cut where it is long or nested."""
+    return _SHORT.repr(value)
+
+
 def explain(error: ValidationError) -> ConfigError:
     """Turn a pydantic error into one line that names each bad field, what was given and what is expected."""
     lines = []
     for item in error.errors():
         place = ".".join(str(part) for part in item["loc"]) or "parameters"
         own = item["type"] == "value_error"  # raised by us: the message names what was given
-        lines.append(f"{place}: {item['ctx']['error']}" if own else f"{place} = {item['input']!r}: {item['msg']}")
+        lines.append(f"{place}: {item['ctx']['error']}" if own else f"{place} = {short(item['input'])}: {item['msg']}")
     return ConfigError("; ".join(lines))

@@ -246,12 +246,14 @@ class SeenDrop:
         id: identity of the drop as it was at the last look.
         since: when it was first seen like this (seconds since 1970).
         told: when it was last told to be complete; None if it never was.
+        times: how often it was told.
         scored: its report is finished: it is never told again.
     """
 
     id: str
     since: float
     told: float | None = None
+    times: int = 0
     scored: bool = False
 
 

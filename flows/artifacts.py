@@ -151,17 +151,19 @@ def _histogram(report: Report, store: str) -> str | None:
 def show_night(outcomes: Sequence[Outcome], store: str, tell: TellConfig) -> None:
     """Show what became of each source of a night."""
     rows = []
-    for outcome in outcomes:
+    for outcome in sorted(outcomes, key=lambda one: one.error is None):  # failures first
         report = outcome.report
         rows.append(
             {
                 "source": cell(outcome.source),
                 "bank": outcome.bank,
-                "outcome": cell(outcome.in_words()),
+                "outcome": "failed" if outcome.error is not None else "scored" if report else "nothing new",
                 "images": f"{report.images:,}" if report else "",
                 "anomalous": f"{report.anomalous:,} ({report.anomalous_rate:.1%})" if report else "",
                 "could not be read": f"{report.rejected:,}" if report else "",
+                "vanished": f"{outcome.vanished:,}" if outcome.vanished else "",
                 "report": (served(report.html, store, tell.report_base_url) or cell(report.html)) if report else "",
+                "why": cell(outcome.error or ""),
             }
         )
     failed = sum(outcome.error is not None for outcome in outcomes)

@@ -33,7 +33,8 @@ def nightly_score(parameters: NightlyParameters) -> tuple[Outcome, ...]:
 
 def _outcome(batch: ScoreNewParameters) -> Outcome:
     try:
-        return Outcome(batch.source, batch.bank, report=score_new(batch))
+        dataset, report = score_new(batch)
+        return Outcome(batch.source, batch.bank, vanished=dataset.vanished, report=report)
     except Exception as error:
         get_run_logger().exception("%s, bank %s failed", batch.source, batch.bank)
         return Outcome(batch.source, batch.bank, error=reason(error))

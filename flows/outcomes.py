@@ -21,12 +21,14 @@ class Outcome:
     Attributes:
         source: absolute URI of the source.
         bank: name of the bank.
+        vanished: images that were there the last time and are no longer.
         report: the report of what was new; None if there was nothing, or if it failed.
         error: why it failed; None if it did not.
     """
 
     source: str
     bank: str
+    vanished: int = 0
     report: Report | None = None
     error: str | None = None
 
@@ -34,9 +36,10 @@ class Outcome:
         """Return one line."""
         if self.error is not None:
             return f"failed: {self.error}"
+        gone = f"; {self.vanished} images vanished" if self.vanished else ""
         if self.report is None:
-            return "nothing new"
-        return f"{self.report.anomalous} of {self.report.scored} new images are anomalous"
+            return f"nothing new{gone}"
+        return f"{self.report.anomalous} of {self.report.scored} new images are anomalous{gone}"
 
 
 class NightError(Dn2Error, RuntimeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -16,8 +17,11 @@ def check_base_url(url: str) -> str:
     Raises:
         ConfigError: a browser would not follow it.
     """
-    if not url.startswith(("http://", "https://")):
-        raise ConfigError(f"got {url!r}, expected the http:// or https:// address under which the store is served")
+    if not re.fullmatch(r"https?://[^\s/?#<>()\"'\\]+(/[^\s?#<>()\"'\\]*)?", url):
+        raise ConfigError(
+            f"got {url!r}, expected the address under which the store is served, such as https://reports.example.com, "
+            f"without query or fragment"
+        )
     return url.rstrip("/")
 
 

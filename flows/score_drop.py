@@ -16,7 +16,7 @@ from flows.watched import watched
 def score_drop(parameters: DropParameters) -> Report | None:
     """Score the images of a drop that are not scored yet; a drop that is told twice is scored once."""
     with watched():
-        report = score_new(parameters)
+        _, report = score_new(parameters)
         if parameters.drop is not None:
             step.mark_drop(parameters.drop, parameters.store, parameters.source, report)
         if report is None:

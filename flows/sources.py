@@ -8,11 +8,13 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from dn2.config import Config, EmbedConfig, Name, ScoreConfig, explain
+from dn2.config import Config, EmbedConfig, Name, ScoreConfig, explain, short
 from dn2.errors import ConfigError
 from dn2.images.source import SUFFIXES
 from dn2.store.files import locate, read_file, relative_to
 from flows.parameters import ScoreNewParameters, TellConfig
+
+_LARGEST = 1_000_000  # characters: thousands of sources
 
 
 class NightlySource(Config):
@@ -83,8 +85,14 @@ class SourcesFile(Config):
         return tuple(sorted({one.bank for one in self.nightly} | {one.bank for one in self.watch}))
 
 
-class _EachKeyOnce(yaml.SafeLoader):
-    """Refuses what plain YAML lets the last one win: two values of one key."""
+class _PlainLoader(yaml.SafeLoader):
+    """Refuses two values of one key, of which the last would win, and aliases, which can make a small file endless."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Return the next node, which is no alias."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "got an alias, expected what it stands for")
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return a mapping none of whose keys stands there twice."""
@@ -105,12 +113,12 @@ def read_sources(url: str) -> SourcesFile:
     """
     uri = locate(url).uri
     try:
-        content = yaml.load(read_file(uri, f"sources file {uri}"), _EachKeyOnce)  # noqa: S506  (a safe loader)
+        content = yaml.load(_text(uri), _PlainLoader)  # noqa: S506  (a safe loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"sources file {uri}: got no YAML, expected a list of sources: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(
-            f"sources file {uri}: got {content!r:.60}, expected the fields {', '.join(SourcesFile.model_fields)}"
+            f"sources file {uri}: got {short(content)}, expected the fields {', '.join(SourcesFile.model_fields)}"
         )
     try:
         file = SourcesFile.model_validate(_absolute(content, uri))
@@ -121,6 +129,13 @@ def read_sources(url: str) -> SourcesFile:
     _check_once(uri, "nightly", [(one.source, one.bank) for one in file.nightly])
     _check_once(uri, "watch", [(one.prefix, one.bank) for one in file.watch])
     return file
+
+
+def _text(uri: str) -> str:
+    text = read_file(uri, f"sources file {uri}")
+    if len(text) > _LARGEST:
+        raise ConfigError(f"sources file {uri}: got {len(text):,} characters, expected at most {_LARGEST:,}")
+    return text
 
 
 def _absolute(content: dict[str, Any], uri: str) -> dict[str, Any]:

@@ -52,6 +52,8 @@ def may_pass(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
     return False
 
 
+_QUEUE = 60.0  # seconds to wait for a slot of the server
+
 # Results are named by their inputs in the store; Prefect's own cache would only be a second opinion.
 _STEP: dict[str, Any] = {
     "retries": 2,
@@ -74,18 +76,21 @@ def _logged(text: str, *values: object) -> Iterator[None]:
 
 @contextmanager
 def one_writer(bank: str) -> Iterator[None]:
-    """Wait in Prefect's queue for the writers of a bank, where the server has one.
+    """Wait in Prefect's queue for the writers of a bank, where the server has one, and for a minute at most.
 
     The store has a lock of its own, which every writer takes, whatever server it knows (`dn2.fit`). The queue shows in
-    Prefect's pages who waits for whom.
+    Prefect's pages who waits for whom. A slot whose holder or server was killed may stay taken for ever: after a
+    minute the store's lock decides alone.
     """
+    limit = writers_limit(bank)
+    how: dict[str, Any] = {"strict": True, "timeout_seconds": _QUEUE, "raise_on_lease_renewal_failure": False}
     with ExitStack() as held:
         try:
-            held.enter_context(
-                concurrency(writers_limit(bank), occupy=1, strict=True, raise_on_lease_renewal_failure=False)
-            )
+            held.enter_context(concurrency(limit, occupy=1, lease_duration=60, **how))
         except ConcurrencySlotAcquisitionError:
-            log.info("the server has no limit %s: the store's lock alone keeps writers apart", writers_limit(bank))
+            log.info("the server has no limit %s: the store's lock alone keeps writers apart", limit)
+        except TimeoutError:
+            log.warning("limit %s is taken for over %g s: the store's lock alone keeps writers apart", limit, _QUEUE)
         yield
 
 

@@ -59,7 +59,7 @@ def test_commands_of_the_readme_run_as_they_stand(photos: Path):
         done = subprocess.run([DN2, *shlex.split(command)[1:]], capture_output=True, text=True, check=False)
         assert (done.returncode, "error" in done.stderr) == (0, False), done.stderr
     names = {path.name for path in (photos / "report").iterdir()}
-    assert names == {"report.html", "histogram.png", "summary.json", "part-00000.parquet"}
+    assert names == {"report.html", "summary.json", "part-00000.parquet"}
     assert f"report: {photos / 'report' / 'report.html'}\n" in done.stdout
 
     (code,) = blocks("docs/reports.md", "python")

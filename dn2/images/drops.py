@@ -36,7 +36,12 @@ class _Listing:
 
 
 def find_drops(
-    prefix: str | os.PathLike[str], *, unit: Unit = "folder", marker: str | None = None, bank: str = "default"
+    prefix: str | os.PathLike[str],
+    *,
+    unit: Unit = "folder",
+    marker: str | None = None,
+    bank: str = "default",
+    without: str = "",
 ) -> tuple[tuple[Drop, ...], int]:
     """Return the drops below a prefix by URI, and how many images lie beside them, in no drop.
 
@@ -47,6 +52,7 @@ def find_drops(
         unit: folder: each folder directly below the prefix is a drop; prefix: all below it is one.
         marker: name of the file that is put into a drop, last, to say that it is complete.
         bank: which bank it is to be compared with: part of a drop's identity.
+        without: URI of the store, which is passed over if it lies below the prefix.
 
     Raises:
         NotFoundError: there is no such prefix.
@@ -55,7 +61,7 @@ def find_drops(
     source = Source.open(prefix)
     found: dict[str, _Listing] = {} if unit == "folder" else {"": _Listing()}
     loose = 0
-    for file in source.walk(also=marker):
+    for file in source.walk(also=marker, without=without):
         advance("watch", 1)
         below = file.uri.removeprefix(source.uri).lstrip("/")
         folder, slash, rest = below.partition("/") if unit == "folder" else ("", "/", below)
@@ -93,7 +99,8 @@ def complete(
         now: seconds since 1970.
         by_marker: complete is what has its marker; else what has not changed for `settle_s` seconds.
         settle_s: how long a listing must stand still, over at least two looks.
-        again_s: a drop that was told and is still not scored is told again after so many seconds.
+        again_s: a drop that was told and is still not scored is told again after so many seconds, then after twice
+            as many, and so on: it may only wait in a long queue.
     """
     due: list[Drop] = []
     remembered: dict[str, SeenDrop] = {}
@@ -105,8 +112,8 @@ def complete(
         if drop.images and is_complete and not state.scored:
             if is_scored(drop.id):
                 state = replace(state, scored=True)
-            elif state.told is None or now - state.told >= again_s:
-                state = replace(state, told=now)
+            elif state.told is None or now - state.told >= again_s * 2 ** (min(state.times, 6) - 1):
+                state = replace(state, told=now, times=state.times + 1)
                 due.append(drop)
         remembered[drop.uri] = state
     return tuple(due), remembered
@@ -151,7 +158,7 @@ def look(
     store = Store.open(store)
     uri = Source.open(prefix).uri
     watch = fingerprint([uri, bank, unit, marker])
-    drops, loose = find_drops(uri, unit=unit, marker=marker, bank=bank)
+    drops, loose = find_drops(uri, unit=unit, marker=marker, bank=bank, without=store.uri)
     due, remembered = complete(
         drops,
         _read(store, watch),

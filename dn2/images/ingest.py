@@ -52,7 +52,7 @@ def ingest(
     _check_source(store, name, parts, opened.uri)
     with ManifestIndex.of(store, name, parts) as index:
         seen = [0]
-        images = index.find(_counted(opened.walk(), seen))
+        images = index.find(_counted(opened.walk(without=store.uri), seen))
         if seen[0] > images:
             raise SourceError(
                 f"source {opened.uri}: got {seen[0]} images with {images} different URIs: names that are not UTF-8 are "

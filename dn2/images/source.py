@@ -51,6 +51,7 @@ class Source:
         self.uri = location.uri
         self.ignored = 0
         self._also: str | None = None
+        self._without = ""
 
     @classmethod
     def open(cls, url: str | os.PathLike[str]) -> Source:
@@ -85,18 +86,19 @@ class Source:
         except FileNotFoundError:
             return False
 
-    def walk(self, *, also: str | None = None) -> Iterator[ListedFile]:
+    def walk(self, *, also: str | None = None, without: str = "") -> Iterator[ListedFile]:
         """Yield every image below the source, in no fixed order; other and hidden files are only counted.
 
         Nothing is held but the names of folders (for S3: one page of 1,000 names).
 
         Args:
             also: name of files that are yielded too, though they are no images: a marker.
+            without: URI of the store: if it lies in this source, its files are neither yielded nor counted.
 
         Raises:
             SourceError: the source cannot be listed.
         """
-        self.ignored, self._also = 0, also
+        self.ignored, self._also, self._without = 0, also, self._own_pictures(without)
         try:
             with translated(SourceError, f"source {self.uri}: cannot be listed"):
                 if self.is_local:
@@ -107,6 +109,12 @@ class Source:
                     yield from self._walk_any()
         except FileNotFoundError as error:
             raise SourceError(f"source {self.uri}: vanished while it was listed: {error}") from error
+
+    def _own_pictures(self, store: str) -> str:
+        """Return where the store would put pictures into this source; nothing if it lies elsewhere or around it."""
+        if store == self.uri:
+            return f"{store}/reports/"
+        return f"{store}/" if store.startswith(f"{self.uri}/") else ""
 
     def _walk_folder(self, root: str) -> Iterator[ListedFile]:
         if Path(root).is_file():
@@ -171,6 +179,8 @@ class Source:
 
     def _image(self, path: str, version: str, size: int) -> Iterator[ListedFile]:
         below = path.removeprefix(self._location.path)  # empty if the source is one file
+        if self._without and (self.uri + below).startswith(self._without):
+            return
         hidden = any(name.startswith(".") for name in below.split("/"))
         if (path.lower().endswith(SUFFIXES) and not hidden) or path.rpartition("/")[2] == self._also:
             yield ListedFile(self.uri + below, version, size)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dn2.errors import ConfigError, Dn2Error, StoreError
 from dn2.records import Report
-from dn2.reports.files import PAGE, PICTURE, SUMMARY
+from dn2.reports.files import PAGE, SUMMARY
 from dn2.store.documents import REPORT_SUMMARY, read_document
 from dn2.store.storage import Store
 
@@ -52,7 +52,6 @@ def _is_report(path: Path) -> bool:
         return document["schema"] == REPORT_SUMMARY and {e.name for e in path.iterdir()} <= {
             SUMMARY,
             PAGE,
-            PICTURE,
             *parts,
         }
     except (OSError, ValueError, KeyError, TypeError):
@@ -77,7 +76,7 @@ def export(report: Report, store: str | os.PathLike[str] | Store, target: str | 
     staged = path.parent / f".{path.name}-{uuid.uuid4().hex}"
     try:
         staged.mkdir(parents=True)
-        for name in (*parts, PAGE, PICTURE, SUMMARY):
+        for name in (*parts, PAGE, SUMMARY):
             store.download(f"{folder}/{name}", staged / name)
         if not path.exists():
             staged.rename(path)
@@ -85,7 +84,7 @@ def export(report: Report, store: str | os.PathLike[str] | Store, target: str | 
             shutil.copymode(path, staged)
             _exchange(staged, path)
         else:  # the folder stays the same one: somebody may stand in it
-            for name in (*parts, PAGE, PICTURE, SUMMARY):
+            for name in (*parts, PAGE, SUMMARY):
                 (staged / name).rename(path / name)
     except OSError as error:
         if isinstance(error, Dn2Error):

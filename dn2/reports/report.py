@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dn2.config import ScoreConfig
+from dn2.errors import SchemaError
 from dn2.neighbors.bank import Bank
 from dn2.records import BankVersion, Embedded, Report, ScoredShard, WorstImage
 from dn2.reports.figure import Histogram, histogram_png, histogram_svg
@@ -36,8 +37,11 @@ def finished(store: Store, folder: str) -> Report | None:
     if not store.exists(path):
         return None
     needed = [field.name for field in fields(Report)]
-    document = read_document(store, path, REPORT_SUMMARY, needed)
-    return as_record(Report, {**document, "uri": store.uri_of(folder)}, store.uri_of(path))
+    try:
+        document = read_document(store, path, REPORT_SUMMARY, needed)
+        return as_record(Report, {**document, "uri": store.uri_of(folder)}, store.uri_of(path))
+    except SchemaError as error:
+        raise SchemaError(f"{error}; remove that file: the report is made again") from error
 
 
 def write_report(

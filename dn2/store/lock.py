@@ -104,7 +104,7 @@ def _translated(store: Store, file: Path) -> Iterator[None]:
 
 
 def _tell(store: Store, name: str) -> bool:
-    log.info("store %s: waiting for another writer of %s", store.uri, name)
+    log.warning("store %s: waiting for another writer of %s", store.uri, name)
     return True
 
 

@@ -83,7 +83,9 @@ def test_vanished_image_makes_no_report_and_is_not_looked_at_again(nights: Night
     night(sources)
     (nights.folder / "line" / "good-03.png").unlink()
     before = len([*marks(nights.bricks.store)])
-    assert night(sources) == (Outcome(source, "bricks"),)
+    (outcome,) = night(sources)
+    assert outcome == Outcome(source, "bricks", vanished=1)
+    assert outcome.in_words() == "nothing new; 1 images vanished"
     assert len([*marks(nights.bricks.store)]) == before + 1
     kept = files(nights.bricks.store)
     assert night(sources) == (Outcome(source, "bricks"),)
@@ -154,10 +156,11 @@ def test_failing_sources_are_named_and_do_not_stop_the_others(nights: Nights):
     shown = artifacts(run_id(state))["dn2-night"]
     assert shown.description == "6 sources, 4 failed"
     lines = rows(shown)
-    assert [line["bank"] for line in lines] == ["bricks", "bricks", "bricks", "nobodys", "torn", "bricks"]
-    assert [line["outcome"].startswith("failed") for line in lines] == [False, True, True, True, True, False]
-    assert [line["images"] for line in lines] == ["1", "", "", "", "", "1"]
-    assert [line["anomalous"] for line in lines] == ["0 (0.0%)", "", "", "", "", "1 (100.0%)"]
+    assert [line["bank"] for line in lines] == ["bricks", "bricks", "nobodys", "torn", "bricks", "bricks"]
+    assert [line["outcome"] for line in lines] == [*["failed"] * 4, "scored", "scored"]
+    assert [bool(line["why"]) for line in lines] == [*[True] * 4, False, False]
+    assert [line["images"] for line in lines] == ["", "", "", "", "1", "1"]
+    assert [line["anomalous"] for line in lines] == ["", "", "", "", "0 (0.0%)", "1 (100.0%)"]
 
     before = files(nights.bricks.store)
     with pytest.raises(NightError):

@@ -35,7 +35,12 @@ def refused(path: Path | str, kind: type[Dn2Error] = ConfigError) -> str:
         ("nightly: [}", "got no YAML, expected a list of sources: "),
         ("store: a\n\tnightly: []\n", "got no YAML, expected a list of sources: "),
         ("store: !!python/object/apply:os.getcwd []\n", "got no YAML, .*could not determine a constructor"),
-        ("store: s\nnightly: [{source: &a [*a, *b]}]", "got no YAML, .*undefined alias"),
+        ("store: s\nnightly: [{source: &a [*a, *b]}]", "got no YAML, .*got an alias"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "got no YAML, .*got an alias"),
+        ("store: s\nnightly: []\nnightly: []\n", "got no YAML, .*got 'nightly' 2 times"),
+        ("#" * 1_000_001, "got 1,000,001 characters, expected at most 1,000,000"),
+        ("store: nope://x\nnightly: [{source: a}]\n", "sources.yaml: store: URL 'nope://x' cannot be opened"),
+        ("store: s\nnightly: [{source: a}, {source: 'nope://x'}]\n", r"nightly\.1\.source: URL 'nope://x' cannot"),
         ("[" * 5000, "got no YAML, expected a list of sources: "),
         ("store: \0", "got no YAML, expected a list of sources: "),
         ("", "got None, expected the fields store, nightly, watch, embed, score, tell"),
@@ -81,7 +86,11 @@ def refused(path: Path | str, kind: type[Dn2Error] = ConfigError) -> str:
         ("store: s\nwatch: [{prefix: p, again_minutes: 0}]\n", r"watch\.0\.again_minutes = 0: .* greater than 0"),
         (
             f"{ONE}tell: {{report_base_url: 'ftp://host'}}\n",
-            r"tell\.report_base_url: got 'ftp://host', expected the http",
+            r"tell\.report_base_url: got 'ftp://host', expected the address",
+        ),
+        *(
+            (f"{ONE}tell: {{report_base_url: '{url}'}}\n", r"tell\.report_base_url: got .*, expected the address")
+            for url in ("http://", "http://a b", "http://x/?q=1", "http://x#f", "http://x/) <img src=x>")
         ),
         (f"{ONE}tell: {{alert_rate: 1}}\n", r"tell\.alert_rate = 1: Input should be less than 1"),
         (f"{ONE}embed: {{batch_size: 0}}\n", r"embed\.batch_size = 0: .* or equal to 1"),

@@ -177,3 +177,19 @@ def test_step_logs_what_it_does_and_how_long_it_took(
     ours = [message for message in logged if re.match("fitting|done", message)]
     assert len(ours) == len(messages)
     assert all(map(re.fullmatch, messages, ours)), ours
+
+
+def test_slot_that_is_never_freed_stops_nobody_for_ever(
+    prefect_server: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """A holder or a server that was killed leaves a slot taken; the store's lock goes on keeping writers apart."""
+    monkeypatch.setattr(tasks.steps, "_QUEUE", 0.5)
+    limit = tasks.steps.writers_limit("ghost")
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name(limit, 1)
+        client.request(
+            "POST", "/v2/concurrency_limits/increment", json={"names": [limit], "slots": 1, "mode": "concurrency"}
+        )
+    with caplog.at_level(logging.WARNING, logger="dn2"), tasks.steps.one_writer("ghost"):
+        pass
+    assert caplog.messages == [f"limit {limit} is taken for over 0.5 s: the store's lock alone keeps writers apart"]

@@ -182,3 +182,13 @@ def test_clock_that_was_set_back_makes_no_drop_wait_for_it():
     assert (due, seen) == ((), {drop.uri: SeenDrop("id", since=1_000.0, told=1_000.0)})
     due, _ = complete([drop], seen, lambda _: False, now=1_020.0, **how)
     assert due == (drop,)
+
+
+def test_drop_that_waits_in_a_long_queue_is_told_less_and_less_often():
+    drop = Drop("id", "file:///in/a", "parts", 3, marked=True)
+    seen: dict[str, SeenDrop] = {}
+    told = []
+    for now in range(0, 20_000, 10):
+        due, seen = complete([drop], seen, lambda _: False, now=float(now), by_marker=True, settle_s=0.0, again_s=100.0)
+        told += [now for _ in due]
+    assert told == [0, 100, 300, 700, 1_500, 3_100, 6_300, 9_500, 12_700, 15_900, 19_100]

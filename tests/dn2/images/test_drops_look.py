@@ -85,7 +85,7 @@ def test_look_tells_all_it_saw(inbox: Path, store: Store):
     assert found.prefix == f"file://{inbox}"
     assert found.loose == 1
     assert found.due == (first,) == (Drop(first.id, f"file://{inbox}/a", "parts", 1, marked=True),)
-    assert found.remembered == {first.uri: SeenDrop(first.id, 7.5, 7.5), second.uri: SeenDrop(second.id, 7.5)}
+    assert found.remembered == {first.uri: SeenDrop(first.id, 7.5, 7.5, times=1), second.uri: SeenDrop(second.id, 7.5)}
 
 
 def test_look_that_dies_before_it_is_noted_is_repeated(inbox: Path, store: Store):

@@ -96,13 +96,9 @@ def test_picture_is_made_again_as_it_was(batch: Batch):
     assert (batch.folder / "histogram.png").read_bytes() == data
 
 
-def test_picture_is_exported(batch: Batch, tmp_path: Path):
-    dn2.export(batch.report, batch.store, tmp_path / "report")
-    exported = (tmp_path / "report/histogram.png").read_bytes()
-    assert exported == (batch.folder / "histogram.png").read_bytes()
-    (batch.folder / "histogram.png").unlink()
-    with pytest.raises(dn2.NotFoundError, match=r"no file 'reports/.*/histogram\.png'"):
-        dn2.export(batch.report, batch.store, tmp_path / "another")
+def test_picture_is_not_exported_into_what_may_be_a_source(batch: Batch, tmp_path: Path):
+    folder = dn2.export(batch.report, batch.store, tmp_path / "report")
+    assert sorted(path.name for path in folder.iterdir()) == ["part-00000.parquet", "report.html", "summary.json"]
 
 
 def test_batch_without_a_readable_image_has_a_picture_and_no_worst_image(own_bricks: Bricks, tmp_path: Path):
