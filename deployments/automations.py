@@ -13,7 +13,7 @@ from prefect.types import SecretDict
 from pydantic import SecretStr
 
 HEARTBEATS = timedelta(seconds=90)  # three of the heartbeats that prefect.yaml asks for
-TELLING = ("dn2: tell of failed runs", "dn2: tell of anomalous batches")
+TELLING = ("dn2: tell of failed runs", "dn2: tell of anomalous batches", "dn2: tell of scored batches")
 _OURS = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.dn2"}
 _RUNS = {"prefect.resource.id": "prefect.flow-run.*"}
 _ENDS = {f"prefect.flow-run.{end}" for end in ("Completed", "Failed", "Cancelled", "Crashed")}
@@ -64,26 +64,31 @@ def automations(hook: UUID | None) -> tuple[AutomationCore, ...]:
             )
         ],
     )
-    anomalous = AutomationCore(
-        name=TELLING[1],
-        description="An example: POSTs one line to DN2_NOTIFY_URL.",
-        trigger=EventTrigger(
-            expect={"dn2.batch.anomalous"},
-            match={"prefect.resource.id": "dn2.report.*"},
-            posture=Posture.Reactive,
-            threshold=1,
-            within=timedelta(0),
-        ),
-        actions=[
-            _post(
-                hook,
-                "anomalous",
-                "'dn2: ' ~ event.payload.anomalous ~ ' of ' ~ event.payload.scored ~ ' images of ' ~ "
-                "event.payload.source ~ ' are anomalous: ' ~ (event.payload.report_url or event.payload.report)",
-            )
-        ],
+    anomalous = _of_batches(TELLING[1], hook, "anomalous", enabled=True)
+    scored = _of_batches(TELLING[2], hook, "scored", enabled=False)  # switch it on to hear of every batch
+    return dead, again, failed, anomalous, scored
+
+
+def _of_batches(name: str, hook: UUID, event: str, *, enabled: bool) -> AutomationCore:
+    """Return an automation that tells of each event `dn2.batch.<event>`."""
+    line = (
+        "'dn2: ' ~ event.payload.anomalous ~ ' of ' ~ event.payload.scored ~ ' images of ' ~ event.payload.source ~ "
+        "' are anomalous: ' ~ (event.payload.report_url or event.payload.report)"
     )
-    return dead, again, failed, anomalous
+    trigger = EventTrigger(
+        expect={f"dn2.batch.{event}"},
+        match={"prefect.resource.id": "dn2.report.*"},
+        posture=Posture.Reactive,
+        threshold=1,
+        within=timedelta(0),
+    )
+    return AutomationCore(
+        name=name,
+        description="An example: POSTs one line to DN2_NOTIFY_URL.",
+        enabled=enabled,
+        trigger=trigger,
+        actions=[_post(hook, event, line)],
+    )
 
 
 def _after(event: str) -> EventTrigger:

@@ -91,12 +91,14 @@ def deploy() -> None:
     hook = webhook(values["DN2_NOTIFY_URL"]) if values["DN2_NOTIFY_URL"] else None
     with get_client(sync_client=True) as client:
         for automation in automations(hook):
+            print(f"automation: {automation.name}")
             known = client.read_automations_by_name(automation.name)
             if not known:
                 client.create_automation(automation)
-            elif not _same(known[0], automation):  # an update would forget which runs it is waiting for
-                client.update_automation(known[0].id, automation)
-            print(f"automation: {automation.name}")
+                continue
+            wanted = automation.model_copy(update={"enabled": known[0].enabled})  # its switch is the user's
+            if not _same(known[0], wanted):  # an update would forget which runs it is waiting for
+                client.update_automation(known[0].id, wanted)
         for name in () if hook else TELLING:
             for outdated in client.read_automations_by_name(name):
                 client.delete_automation(outdated.id)

@@ -57,9 +57,10 @@ def test_all_is_there_and_is_said(deployed: Deployed, client: SyncPrefectClient)
         "dn2: score drops that are ready",
         "dn2: tell of anomalous batches",
         "dn2: tell of failed runs",
+        "dn2: tell of scored batches",
     ]
     assert sorted(automations()) == names
-    assert all(one["enabled"] for one in automations().values())
+    assert [name for name, one in automations().items() if not one["enabled"]] == [names[-1]]
     banks = {"dn2-bank-default": 1, "dn2-bank-parts": 1, "dn2-bank-welds": 1}
     assert limits() == banks
     assert client.read_work_pool("dn2").type == "process"
@@ -230,6 +231,7 @@ def test_server_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]
 def test_second_time_changes_what_is_there_and_doubles_nothing(deployed: Deployed, client: SyncPrefectClient):
     """Nobody is to be told any more, the night begins at the default time, and there is one more bank."""
     before = {name: entry.id for name, entry in read(client).items()}
+    client.pause_automation(UUID(automations()["dn2: crashed runs start again"]["id"]))
     watching = {name: one["updated"] for name, one in automations().items()}
     write_sources(deployed.sources, store="store", nightly=[{"source": "a", "bank": "more"}])
     out = deploy(
@@ -244,6 +246,7 @@ def test_second_time_changes_what_is_there_and_doubles_nothing(deployed: Deploye
     ]
     for name in ("dn2: crashed runs start again", "dn2: dead runs are marked Crashed"):
         assert automations()[name]["updated"] == watching[name]  # an update forgets which runs it waits for
+    assert not automations()["dn2: crashed runs start again"]["enabled"]  # as its user has left it
     assert limits() == dict.fromkeys(["dn2-bank-default", "dn2-bank-more", "dn2-bank-parts", "dn2-bank-welds"], 1)
     (nightly,) = read(client)["nightly-score"].schedules
     assert (nightly.schedule.cron, nightly.schedule.timezone) == ("0 2 * * *", "UTC")
