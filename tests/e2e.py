@@ -29,7 +29,7 @@ from tests.live import BIN, CHROMIUM, ROOT, Live, descendants, free_port
 from tests.postgres import postgres
 
 FOLDER = ROOT / "dn2-e2e"
-BIG = 1500  # images of the run that is killed
+BIG = 4000  # images of the run that is killed: enough to be in the middle of for half a minute
 DEPLOYMENTS = {"ingest", "train", "score", "nightly-score", "watch-drops", "score-drop"}
 
 
@@ -166,7 +166,8 @@ def _kill_and_recover(live: Live, worker: Any, big: Path, store: Path) -> str:
     live.wait("two more finished shards", lambda: len(_shards(store)) >= before + 2, 120)
     progress = live.wait("a progress artifact", lambda: live.artifacts(run).get("dn2-embedding"), 30)
     assert re.fullmatch(
-        r"\*\*[\d,]+\*\* of 1,500 images, \d+ images/s, (reading|network) limits, \d+ s left", progress["description"]
+        rf"\*\*[\d,]+\*\* of {BIG:,} images, \d+ images/s, (reading|network) limits, \d+ s left",
+        progress["description"],
     ), progress
     say(f"progress artifact: {progress['description']}")
     second = live.begin("nightly-score")

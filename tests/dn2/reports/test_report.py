@@ -155,3 +155,13 @@ def test_histogram_counts_every_image_and_every_calibration_score(batch: Batch, 
     dn2.score(batch.embedded, batch.store, bank=batch.bank)
     assert (drawn[0].batch.sum(), drawn[0].calibration.sum()) == (160, 32)
     assert np.all(np.diff(drawn[0].edges) > 0)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"schema": "dn2.report_summary", "schema_version": 1}'])
+def test_damaged_summary_says_what_to_do_and_doing_it_helps(batch: Batch, content: str):
+    summary = batch.folder / "summary.json"
+    summary.write_text(content)
+    with pytest.raises(dn2.SchemaError, match=r"summary\.json.*; remove that file: the report is made again$"):
+        dn2.score(batch.embedded, batch.store, bank=batch.bank)
+    summary.unlink()
+    assert dn2.score(batch.embedded, batch.store, bank=batch.bank) == batch.report
