@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -12,6 +11,7 @@ from threading import Barrier
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 import dn2
 from dn2.neighbors.bank import Bank
@@ -21,13 +21,16 @@ from dn2.store.storage import Store
 from tests.dn2.scoring.synthetic import normal_vectors, write_shards
 from tests.dn2.store.holders import go_on, heard, process
 
+BATCHES = TypeAdapter(list[Embedded])
 FIT = """
-import pickle, sys
+import sys
 from pathlib import Path
+from pydantic import TypeAdapter
+from dn2.records import Embedded
 from dn2.scoring.fit import fit
 from dn2.store import lock
 lock._POLL = 0.005
-batches = pickle.loads(Path(sys.argv[2]).read_bytes())
+batches = TypeAdapter(list[Embedded]).validate_json(Path(sys.argv[2]).read_bytes())
 print("ready", flush=True)
 sys.stdin.readline()
 print(*(fit(embedded, sys.argv[1], bank="parts").version for embedded in batches), flush=True)
@@ -66,7 +69,7 @@ def test_two_processes_train_one_bank(tmp_path: Path):
     with ExitStack() as stack:
         started = []
         for number in range(2):
-            (tmp_path / f"{number}").write_bytes(pickle.dumps(made[10 * number : 10 * number + 10]))
+            (tmp_path / f"{number}").write_bytes(BATCHES.dump_json(made[10 * number : 10 * number + 10]))
             started.append(stack.enter_context(process(FIT, store.uri, tmp_path / f"{number}", says="ready")))
         for fits in started:
             go_on(fits)

@@ -135,7 +135,7 @@ def test_missing_files_and_own_errors_pass_untranslated(error: Exception):
         ("memory://sources.yaml", "photos", "memory://photos"),
         ("simplecache::s3://bucket/conf/sources.yaml", "photos", "simplecache::s3://bucket/conf/photos"),
         ("s3://bucket/conf/sources.yaml", "/photos", "file:///photos"),
-        ("s3://bucket/conf/sources.yaml", "~/photos", "file:///home/somebody/photos"),
+        ("s3://bucket/conf/sources.yaml", "~/photos", "file:///people/somebody/photos"),
         ("s3://bucket/conf/sources.yaml", "memory://photos", "memory://photos"),
         ("file:///etc/dn2/sources.yaml", "s3://bucket/photos/", "s3://bucket/photos"),
     ],
@@ -143,7 +143,7 @@ def test_missing_files_and_own_errors_pass_untranslated(error: Exception):
 def test_place_written_in_a_file_is_taken_from_where_the_file_lies(
     file: str, written: str, meant: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("HOME", "/people/somebody")
     assert relative_to(file, written) == meant
 
 
