@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -12,6 +11,7 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
+from pydantic import TypeAdapter
 
 import dn2
 from dn2.config import EmbedConfig
@@ -29,11 +29,15 @@ from tests.dn2.images.listing import touch
 from tests.dn2.scoring.synthetic import normal_vectors, write_shards
 from tests.dn2.store.holders import go_on, heard, process
 
+WORK = TypeAdapter(tuple[dn2.Dataset, str, dn2.BankVersion, tuple[str, ...]])
 MARKING = """
-import pickle, sys
+import sys
 from pathlib import Path
+from pydantic import TypeAdapter
+from dn2.records import BankVersion, Dataset
 from dn2.scoring.watermark import mark
-dataset, store, bank, parts = pickle.loads(Path(sys.argv[1]).read_bytes())
+work = TypeAdapter(tuple[Dataset, str, BankVersion, tuple[str, ...]])
+dataset, store, bank, parts = work.validate_json(Path(sys.argv[1]).read_bytes())
 print("ready", flush=True)
 sys.stdin.readline()
 mark(dataset, store, bank=bank, parts=parts, report=None)
@@ -214,7 +218,7 @@ def test_processes_that_mark_at_once_lose_nothing(tmp_path: Path, store: Store, 
     with ExitStack() as stack:
         started = []
         for number, parts in enumerate((dataset.parts[:5], dataset.parts[3:8])):
-            (tmp_path / f"{number}").write_bytes(pickle.dumps((dataset, store.uri, bank, parts)))
+            (tmp_path / f"{number}").write_bytes(WORK.dump_json((dataset, store.uri, bank, parts)))
             started.append(stack.enter_context(process(MARKING, tmp_path / f"{number}", says="ready")))
         for one in started:
             go_on(one)
