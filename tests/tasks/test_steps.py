@@ -190,7 +190,11 @@ def test_slot_that_is_never_freed_stops_nobody_for_ever(
         client.request(
             "POST", "/v2/concurrency_limits/increment", json={"names": [limit], "slots": 1, "mode": "concurrency"}
         )
-    with caplog.at_level(logging.WARNING, logger="dn2"), tasks.steps.one_writer("ghost"):
-        pass
+    try:
+        with caplog.at_level(logging.WARNING, logger="dn2"), tasks.steps.one_writer("ghost"):
+            pass
+    finally:  # the server is other tests' too
+        with get_client(sync_client=True) as client:
+            client.delete_global_concurrency_limit_by_name(limit)
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("dn2")]
     assert ours == [f"limit {limit} is taken for over 0.5 s: the store's lock alone keeps writers apart"]
