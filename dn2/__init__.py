@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dn2.config import EmbedConfig, FitConfig, ScoreConfig
+    from dn2.config import EmbedConfig, FitConfig, ScoreConfig, ThresholdConfig
     from dn2.errors import (
         BankError,
         ConfigError,
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
     from dn2.records import BankVersion, Dataset, Embedded, Report
     from dn2.reports.export import export
     from dn2.scoring.fit import fit
+    from dn2.scoring.rethreshold import rethreshold
     from dn2.scoring.score import score
     from dn2.store.storage import Store
 
 _HOMES = {
-    "dn2.config": ("EmbedConfig", "FitConfig", "ScoreConfig"),
+    "dn2.config": ("EmbedConfig", "FitConfig", "ScoreConfig", "ThresholdConfig"),
     "dn2.errors": (
         "BankError",
         "ConfigError",
@@ -54,6 +55,7 @@ _HOMES = {
     "dn2.records": ("BankVersion", "Dataset", "Embedded", "Report"),
     "dn2.reports.export": ("export",),
     "dn2.scoring.fit": ("fit",),
+    "dn2.scoring.rethreshold": ("rethreshold",),
     "dn2.scoring.score": ("score",),
     "dn2.store.storage": ("Store",),
 }
@@ -78,12 +80,14 @@ __all__ = [
     "SourceError",
     "Store",
     "StoreError",
+    "ThresholdConfig",
     "WeightsError",
     "embed",
     "export",
     "fit",
     "ingest",
     "open_bank",
+    "rethreshold",
     "score",
 ]
 

@@ -8,14 +8,14 @@ import re
 import reprlib
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dn2.errors import ConfigError
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 200, 200
 PILLOW_PIXEL_LIMIT = 178_956_970  # above this Pillow itself refuses to open an image
-_REPORT_FORMAT = 2  # raised when a report gets more files or figures: older ones are made anew
+_REPORT_FORMAT = 3  # raised when a report gets more files or figures: older ones are made anew
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -133,16 +133,43 @@ class FitConfig(RejectLimits):
     search_memory_mb: int = Field(512, ge=16, description="Working memory of the neighbour search.")
 
 
+class ThresholdConfig(Config):
+    """Above which score an image is anomalous: by one rule at most; without any, the bank's own threshold."""
+
+    false_alarm_rate: float | None = Field(None, gt=0, lt=1, description="Share of normal images that may be flagged.")
+    quantile: float | None = Field(
+        None, gt=0, le=1, description="Share of the bank's calibration scores that are not above the threshold."
+    )
+    value: float | None = Field(None, ge=0, le=1e38, description="The threshold itself, a squared distance.")
+    budget: int | None = Field(
+        None, ge=1, description="At most so many images of the batch are flagged: those with the largest scores."
+    )
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> ThresholdConfig:
+        given = [f"{name} {value}" for name, value in self if value is not None]
+        if len(given) > 1:
+            names = ", ".join(type(self).model_fields)
+            raise ConfigError(f"got {' and '.join(given)}, expected at most one of {names}")
+        return self
+
+
 class ScoreConfig(RejectLimits):
     """How a batch is scored and reported."""
 
+    threshold: ThresholdConfig = Field(
+        ThresholdConfig(), description="Above which score an image is anomalous. By default the bank's own threshold."
+    )
+    false_discovery_rate: float = Field(
+        0.1, gt=0, lt=1, description="Share of normal images among the selected ones that may be expected."
+    )
     report_images: int = Field(24, ge=0, le=500, description="Worst images shown with pictures in report.html.")
     bank_memory_gb: float = Field(8.0, gt=0, description="A bank larger than this is refused.")
     search_memory_mb: int = Field(512, ge=16, description="Working memory of the neighbour search.")
 
     def report_fingerprint(self) -> str:
         """Return hex digits over the settings that change what a finished report holds."""
-        kept = {"report_images", "max_reject_rate", "max_rejects"}
+        kept = {"threshold", "false_discovery_rate", "report_images", "max_reject_rate", "max_rejects"}
         return fingerprint([_REPORT_FORMAT, self.model_dump(mode="json", include=kept)])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dn2.config import fingerprint
+from dn2.config import ScoreConfig, fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,19 +143,74 @@ class BankVersion:
 
 @dataclass(frozen=True, slots=True)
 class ScoredShard:
-    """One finished part of a report.
+    """The finished scores of one embedding shard.
 
     Attributes:
-        path: where it lies, relative to the store.
+        path: where they lie, relative to the store.
+        shard: the embedding shard they were made from, relative to the store: its thumbnails lie beside it.
         scored: images with a score.
-        anomalous: images above the threshold.
         rejected: images that could not be read.
     """
 
     path: str
+    shard: str
     scored: int
-    anomalous: int
     rejected: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A batch with a score, or a reject reason, for every image; nothing is decided yet.
+
+    Attributes:
+        source: where the batch came from.
+        bank: name of the bank it was compared with.
+        version: the bank's version.
+        folder: where the scores lie, relative to the store.
+        parts: the finished scores, in the order of the batch's shards.
+    """
+
+    source: str
+    bank: str
+    version: str
+    folder: str
+    parts: tuple[ScoredShard, ...]
+
+    @property
+    def scored(self) -> int:
+        """Images with a score."""
+        return sum(part.scored for part in self.parts)
+
+    @property
+    def rejected(self) -> int:
+        """Images that could not be read."""
+        return sum(part.rejected for part in self.parts)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over the batch and the bank's version."""
+        return self.folder.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided about the scores of a batch.
+
+    Attributes:
+        threshold: a higher score is called anomalous (squared distance).
+        rule: how it was chosen, in words.
+        above: calibration scores of the bank that lie above it.
+        anomalous: images above it.
+        selected: images that Benjamini-Hochberg selects at the false-discovery rate of the settings.
+        warnings: what could not be decided as it was asked for.
+    """
+
+    threshold: float
+    rule: str
+    above: int
+    anomalous: int
+    selected: int
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,14 +221,18 @@ class WorstImage:
         uri: where it lies.
         score: mean squared distance to the k nearest normal images.
         p_value: how rare such a score is among normal images.
+        q_value: the smallest false-discovery rate at which it is selected.
         is_anomaly: whether it is above the threshold.
+        selected: whether its q-value is small enough.
         nearest: URI of the normal image it is most like.
     """
 
     uri: str
     score: float
     p_value: float
+    q_value: float
     is_anomaly: bool
+    selected: bool
     nearest: str
 
 
@@ -189,8 +248,11 @@ class Report:
         images: images in the batch: scored + rejected.
         scored: images with a score.
         anomalous: images above the threshold.
+        selected: images whose q-value is at most the false-discovery rate.
         rejected: images that could not be read.
-        threshold: the bank's threshold (squared distance).
+        threshold: a higher score is called anomalous (squared distance).
+        rule: how the threshold was chosen, in words.
+        false_discovery_rate: share of normal images among the selected ones that may be expected.
         warnings: what a reader should know before trusting the figures.
         worst: the images with the largest scores, worst first.
     """
@@ -202,8 +264,11 @@ class Report:
     images: int
     scored: int
     anomalous: int
+    selected: int
     rejected: int
     threshold: float
+    rule: str
+    false_discovery_rate: float
     warnings: tuple[str, ...] = ()
     worst: tuple[WorstImage, ...] = ()
 
@@ -216,6 +281,27 @@ class Report:
     def anomalous_rate(self) -> float:
         """Share of the scored images that are anomalous; 0 if none was scored."""
         return self.anomalous / self.scored if self.scored else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class OldReport:
+    """What a finished report was made of, and with which settings.
+
+    Attributes:
+        uri: absolute URI of the folder it was found in.
+        store: absolute URI of the store that holds its scores.
+        scored: the scores.
+        bank: the version they were made with.
+        config: the settings of the report.
+        copy: the local folder it was exported to; None for a report in the store.
+    """
+
+    uri: str
+    store: str
+    scored: Scored
+    bank: BankVersion
+    config: ScoreConfig
+    copy: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,8 @@ def show_report(report: Report, store: str, tell: TellConfig) -> None:
     lines = (
         ("batch", text(report.source)),
         ("bank", f"{text(report.bank)}, version {report.version}"),
-        ("threshold", f"{report.threshold:.4g}"),
+        ("threshold", f"{report.threshold:.4g}: {text(report.rule)}"),
+        ("selected", f"{report.selected:,} at a false-discovery rate of {100 * report.false_discovery_rate:.4g}%"),
         ("report", page(report.html, store, base)),
         ("all rows", text(f"{report.uri}/part-*.parquet")),
     )
@@ -120,7 +121,9 @@ def show_report(report: Report, store: str, tell: TellConfig) -> None:
                     "image": cell(worst.uri.removeprefix(report.source).lstrip("/") or worst.uri),
                     "score": f"{worst.score:.4g}",
                     "p": f"{worst.p_value:.3g}",
+                    "q": f"{worst.q_value:.3g}",
                     "anomalous": "yes" if worst.is_anomaly else "no",
+                    "selected": "yes" if worst.selected else "no",
                     "nearest normal image": cell(worst.nearest.rpartition("/")[2]),
                 }
                 for rank, worst in enumerate(report.worst[:_ROWS], start=1)

@@ -19,6 +19,7 @@ Find the images that do not look like the normal ones. No training, no labels.
 * try it: **dn2 demo**
 * learn what is normal: **dn2 train photos/normal --bank parts**
 * score new images: **dn2 score photos/today --bank parts --out report**
+* flag fewer or more of them, at once: **dn2 rethreshold report --budget 20**
 
 A source is a folder or any fsspec URL (s3://bucket/prefix), searched recursively for .jpg, .jpeg and .png. Everything
 dn2 keeps lies in one store. A stopped command goes on where it was when it is run again. Exit codes: 0 done, 1 failed,
@@ -60,6 +61,14 @@ EngineOption = Annotated[Engine, typer.Option(help="What runs the network.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 BatchSize = Annotated[int, typer.Option(help="Images per forward pass.")]
 ShardSize = Annotated[int, typer.Option(help="Images per shard: what is lost at most when a run is killed.")]
+Out = Annotated[str | None, typer.Option(help="Local folder to copy the finished report to.")]
+Rate = Annotated[float | None, typer.Option("--far", help="Threshold: flag this share of normal images at most.")]
+Quantile = Annotated[float | None, typer.Option(help="Threshold: this quantile of the bank's calibration scores.")]
+Threshold = Annotated[float | None, typer.Option(help="Threshold: this squared distance.")]
+Budget = Annotated[int | None, typer.Option(help="Threshold: flag at most so many images, the worst of the batch.")]
+Discoveries = Annotated[
+    float | None, typer.Option("--fdr", help="Select images of which at most this share is normal. Default: 0.1.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the log and, on errors, where they arose.")]
 
 
@@ -73,6 +82,11 @@ def _embed_settings(
         "batch_size": batch_size,
         "shard_size": shard_size,
     }
+
+
+def _given(**settings: float | None) -> dict[str, float]:
+    """Return the settings that were given: those that were not keep their default."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _absolute(url: str) -> str:
@@ -173,7 +187,12 @@ def score(
     source: Source,
     store: Store = "dn2-store",
     bank: Bank = "default",
-    out: Annotated[str | None, typer.Option(help="Local folder to copy the finished report to.")] = None,
+    out: Out = None,
+    far: Rate = None,
+    quantile: Quantile = None,
+    threshold: Threshold = None,
+    budget: Budget = None,
+    fdr: Discoveries = None,
     dataset: Dataset = None,
     backbone: Backbone = "auto",
     engine: EngineOption = Engine.auto,
@@ -192,6 +211,10 @@ def score(
                 "dataset": dataset,
                 "bank": bank,
                 "embed": _embed_settings(backbone, engine, device, batch_size, shard_size),
+                "score": {
+                    "threshold": _given(false_alarm_rate=far, quantile=quantile, value=threshold, budget=budget),
+                    **_given(false_discovery_rate=fdr),
+                },
                 "out": out,
             },
         )
@@ -206,15 +229,62 @@ def _score(run: console.Run, values: dict[str, Any]) -> Any:
     parameters = ScoreParameters.model_validate(values)
     began = time.monotonic()
     done = run("score", parameters)
+    _describe_report(done, values["out"], time.monotonic() - began)
+    return done
+
+
+def _describe_report(done: Any, out: str | None, seconds: float) -> None:
     say(
         f"{done.anomalous} of {done.scored} images are anomalous (score above {done.threshold:.4g}), "
-        f"{done.rejected} could not be read; {time.monotonic() - began:.1f} s"
+        f"{done.rejected} could not be read; {seconds:.1f} s"
+    )
+    say(
+        f"threshold: {done.rule}; {done.selected} images are selected at a false-discovery rate of "
+        f"{100 * done.false_discovery_rate:.4g}%"
     )
     for warning in done.warnings:
         console.warn(warning)
-    page = done.html if values["out"] is None else str(Path(values["out"]) / "report.html")
-    say(f"report: {page}")
-    return done
+    say(f"report: {done.html if out is None else Path(out) / 'report.html'}")
+
+
+@app.command()
+def rethreshold(
+    report: Annotated[
+        str,
+        typer.Argument(
+            help="Folder that a report was exported to, its report.html, or a report's URI.", show_default=False
+        ),
+    ],
+    store: Annotated[str | None, typer.Option(help="The report's store, if it has moved.")] = None,
+    out: Out = None,
+    far: Rate = None,
+    quantile: Quantile = None,
+    threshold: Threshold = None,
+    budget: Budget = None,
+    fdr: Discoveries = None,
+    verbose: Verbose = False,
+) -> None:
+    """Change a finished report's threshold or selection without scoring again. No option: the bank's own threshold."""
+    with console.session(verbose=verbose) as run:
+        from dn2.reports.export import check_target
+        from dn2.reports.old import find_report
+        from flows.parameters import RethresholdParameters
+
+        rule = _given(false_alarm_rate=far, quantile=quantile, value=threshold, budget=budget)
+        found = find_report(_absolute(report), None if store is None else _absolute(store))
+        target = out if out is not None else found.copy
+        target = None if target is None else str(check_target(target, found.store))
+        values = {
+            "report": found.uri,
+            "store": found.store,
+            "threshold": rule if rule or fdr is None else None,  # --fdr alone leaves the rule as it was
+            "false_discovery_rate": fdr,
+            "out": target,
+        }
+        parameters = RethresholdParameters.model_validate(values)
+        began = time.monotonic()
+        done = run("rethreshold", parameters)
+        _describe_report(done, target, time.monotonic() - began)
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from dn2.config import Config, EmbedConfig, FitConfig, Name, ScoreConfig
+from dn2.config import Config, EmbedConfig, FitConfig, Name, ScoreConfig, ThresholdConfig
 from dn2.errors import ConfigError
 
 
@@ -76,6 +76,25 @@ class ScoreParameters(BatchParameters):
     """New images, and the bank to compare them with."""
 
     out: str | None = Field(None, description="Local folder to copy the finished report to.")
+
+
+class RethresholdParameters(Config):
+    """A finished report, and what to change about it."""
+
+    report: str = Field(min_length=1, description="URI of a report in a store, or the local folder it was exported to.")
+    store: str | None = Field(
+        None, min_length=1, description="Folder or fsspec URL where dn2 keeps its files. By default the report's store."
+    )
+    threshold: ThresholdConfig | None = Field(
+        None, description="Above which score an image is anomalous. None: as it was; empty: the bank's own threshold."
+    )
+    false_discovery_rate: float | None = Field(
+        None, gt=0, lt=1, description="Share of normal images among the selected ones. None: as it was."
+    )
+    out: str | None = Field(
+        None, description="Local folder to copy the new report to. By default the one the report was exported to."
+    )
+    tell: TellConfig = Field(default_factory=TellConfig, description="How Prefect is told of the report.")
 
 
 class ScoreNewParameters(BatchParameters):

@@ -8,8 +8,7 @@ import dn2
 import tasks.steps as step
 from dn2.records import BankVersion, Embedded, Report, ScoredShard
 from dn2.reports.export import check_target
-from dn2.reports.report import finished
-from dn2.scoring.score import check_comparable, report_folder
+from dn2.scoring.score import check_comparable, finished_report, gather, scores_folder
 from flows.artifacts import show_report
 from flows.events import tell_report
 from flows.parameters import BatchParameters, ScoreParameters
@@ -36,14 +35,13 @@ def score(parameters: ScoreParameters) -> Report:
 def score_embedded(embedded: Embedded, bank: BankVersion, parameters: BatchParameters) -> Report:
     """Return the batch's report, from the store if it is finished already."""
     store, config = parameters.store, parameters.score
-    folder = report_folder(embedded, bank, config)
-    done = finished(dn2.Store.open(store), folder)
+    done = finished_report(embedded, dn2.Store.open(store), bank, config)
     if done is not None:
         return done
     check_comparable(embedded, dn2.Store.open(store), bank)
-    total = embedded.embedded + embedded.rejected
+    folder, total = scores_folder(embedded, bank), embedded.embedded + embedded.rejected
     parts: list[ScoredShard] = []
     for number, run in enumerate(ranges(len(embedded.shards))):
         mine = tuple((place, embedded.shards[place]) for place in run)
         parts += step.score(mine, store, bank, config, folder=folder, number=number, total=total)
-    return step.report(embedded, tuple(parts), store, bank, config, folder=folder)
+    return step.report(gather(embedded, bank, parts), store, bank, config)

@@ -26,8 +26,20 @@ from dn2.features.shards import plan_shards
 from dn2.images.drops import Unit, mark_scored
 from dn2.images.drops import look as find_complete
 from dn2.images.drops import remember as write_look
-from dn2.records import BankVersion, Dataset, Embedded, EmbeddedShard, Look, Report, ScoredShard, Shard
-from dn2.reports.report import write_report
+from dn2.records import (
+    BankVersion,
+    Dataset,
+    Embedded,
+    EmbeddedShard,
+    Look,
+    OldReport,
+    Report,
+    Scored,
+    ScoredShard,
+    Shard,
+)
+from dn2.scoring.decide import decide
+from dn2.scoring.rethreshold import open_report as open_old_report
 from dn2.scoring.score import score_shard
 from dn2.scoring.watermark import mark as write_marks
 from dn2.scoring.watermark import unscored as find_unscored
@@ -156,7 +168,7 @@ def score(
     number: int,
     total: int,
 ) -> tuple[ScoredShard, ...]:
-    """Score some shards of a batch, each given with its number in the report."""
+    """Score some shards of a batch, each given with its place in the batch."""
     with _logged("scoring %d shards", len(shards)):
         return tuple(
             score_shard(shard, store, bank=bank, folder=folder, number=place, config=config, total=total)
@@ -165,18 +177,17 @@ def score(
 
 
 @task(name="report", **_STEP)
-def report(
-    embedded: Embedded,
-    parts: tuple[ScoredShard, ...],
-    store: str,
-    bank: BankVersion,
-    config: ScoreConfig,
-    *,
-    folder: str,
-) -> Report:
-    """Write the page and the summary that make a report whole."""
-    with _logged("writing the report of %d images", sum(part.scored + part.rejected for part in parts)):
-        return write_report(embedded, parts, dn2.Store.open(store), folder, bank=bank, config=config)
+def report(scored: Scored, store: str, bank: BankVersion, config: ScoreConfig) -> Report:
+    """Decide which images are anomalous, and write the report."""
+    with _logged("writing the report of %d images", scored.scored + scored.rejected):
+        return decide(scored, store, bank=bank, config=config)
+
+
+@task(name="open-report", **_STEP)
+def open_report(finished: str, store: str | None) -> OldReport:
+    """Look up what a finished report was made of."""
+    with _logged("looking up report %s", finished):
+        return open_old_report(finished, store)
 
 
 @task(name="export", **_STEP)

@@ -12,7 +12,7 @@ import pytest
 import typer
 from pydantic.fields import FieldInfo
 
-from dn2.config import Config, EmbedConfig, FitConfig, ScoreConfig
+from dn2.config import Config, EmbedConfig, FitConfig, ScoreConfig, ThresholdConfig
 from dn2.store import layout
 from dn2.store.schemas import EMBEDDINGS, MANIFEST, REPORT, Schema
 from flows import parameters
@@ -21,7 +21,7 @@ from flows.sources import NightlySource, SourcesFile, WatchedPrefix
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "deployments" / "README.md"])
-SETTINGS = (EmbedConfig, FitConfig, ScoreConfig, parameters.TellConfig)
+SETTINGS = (EmbedConfig, FitConfig, ScoreConfig, ThresholdConfig, parameters.TellConfig)
 
 
 def text_of(page: str) -> str:
@@ -112,7 +112,9 @@ def table_of(model: type[Config]) -> str:
     """The table of a model's settings as docs/settings.md must hold it."""
     lines = ["| setting | default | limits | what it does |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
-        lines.append(f"| `{name}` | `{field.default}` | {limits_of(field)} | {field.description} |")
+        kind = type(field.default).__name__
+        default = f"[{kind}](#{kind.lower()})" if isinstance(field.default, Config) else f"`{field.default}`"
+        lines.append(f"| `{name}` | {default} | {limits_of(field)} | {field.description} |")
     return "\n".join(lines)
 
 
@@ -128,7 +130,7 @@ def test_settings_page_holds_every_field_with_default_limits_and_description(mod
 def test_settings_page_has_a_section_for_every_model_of_settings():
     groups = {
         field.annotation.__name__
-        for model in (parameters.EmbedParameters, parameters.TrainParameters, parameters.ScoreParameters, SourcesFile)
+        for model in (parameters.TrainParameters, parameters.ScoreParameters, SourcesFile, ScoreConfig)
         for field in model.model_fields.values()
         if isinstance(field.annotation, type) and issubclass(field.annotation, Config)
     }

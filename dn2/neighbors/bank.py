@@ -21,7 +21,7 @@ from dn2.store import layout
 from dn2.store.documents import BANK_POINTER, BANK_VERSION, as_record, read_document, write_document
 from dn2.store.schemas import BANK_ROWS, CALIBRATION
 from dn2.store.storage import Store
-from dn2.store.tables import concat, read_config, read_table
+from dn2.store.tables import concat, iter_rows, read_config, read_table
 
 _BYTES_PER_ROW = 300  # ids, URI and keys of one row in memory, rounded up
 
@@ -126,6 +126,33 @@ def segment_vectors(store: Store, path: str) -> npt.NDArray[np.float16]:
     return load_vectors(store, f"{path}.npy", read_config(store, f"{path}.parquet", BANK_ROWS)["vectors_crc32"])
 
 
+def calibration_scores(store: Store, record: BankVersion) -> npt.NDArray[np.float32]:
+    """Return (n,) float32 scores of normal images that did not help to make them, ascending.
+
+    Raises:
+        NotFoundError: the version's file of them is missing.
+        SchemaError: it is damaged.
+    """
+    scores = read_table(store, layout.bank_calibration(record.name, record.version), CALIBRATION, ["score"])["score"]
+    ascending: npt.NDArray[np.float32] = np.sort(scores.to_numpy())
+    return ascending
+
+
+def shards_of(store: Store, record: BankVersion, image_ids: set[str]) -> dict[str, str]:
+    """Return the embedding shard of each of the given bank images: where its thumbnail lies.
+
+    Raises:
+        NotFoundError: a file of the version is missing.
+        SchemaError: one of them is damaged.
+    """
+    found: dict[str, str] = {}
+    for segment in _document(store, record.name, record.version)["segments"]:
+        path = f"{layout.bank_segment(record.name, segment)}.parquet"
+        for rows in iter_rows(store, path, BANK_ROWS, ["image_id", "shard"]):
+            found |= {name: rows["shard"][row] for row, name in enumerate(rows["image_id"]) if name in image_ids}
+    return found
+
+
 class Bank:
     """An opened bank version, ready to be searched.
 
@@ -148,8 +175,7 @@ class Bank:
                 f"bank {record.name!r} version {record.version}: got {self.vectors.shape} vectors and "
                 f"{self.rows.num_rows} ids, expected {(record.rows, record.dim)}"
             )
-        scores = read_table(store, layout.bank_calibration(record.name, record.version), CALIBRATION)["score"]
-        self.calibration: npt.NDArray[np.float32] = np.sort(scores.to_numpy())
+        self.calibration = calibration_scores(store, record)
         self._keys = np.stack([keys(self.rows[name].to_pylist()) for name in ("image_id", "content_sha256")])
 
     @classmethod
@@ -188,12 +214,6 @@ class Bank:
             bank_keys=self._keys,
             memory_mb=memory_mb,
         )
-
-    def shards_of(self, image_ids: set[str]) -> dict[str, str]:
-        """Return the embedding shard of each of the given bank images: where its thumbnail lies."""
-        wanted = np.isin(self._keys[0], keys(image_ids))
-        found = self.rows.take(np.flatnonzero(wanted))
-        return dict(zip(found["image_id"].to_pylist(), found["shard"].to_pylist(), strict=True))
 
 
 @lru_cache(maxsize=1)

@@ -42,13 +42,14 @@ class Card:
 
 
 def render(
-    report: Report, bank: BankVersion, *, cards: list[Card], rejects: list[tuple[str, str]], histogram: str
+    report: Report, bank: BankVersion, *, above: int, cards: list[Card], rejects: list[tuple[str, str]], histogram: str
 ) -> str:
     """Return the page as HTML.
 
     Args:
         report: counts and warnings.
         bank: what the batch was compared with.
+        above: how many of its calibration scores lie above the threshold.
         cards: the worst images, worst first.
         rejects: URI and reason of images that could not be read, perhaps not all.
         histogram: an SVG element made by us.
@@ -58,4 +59,5 @@ def render(
     )
     environment.filters["name"] = lambda uri: uri.rpartition("/")[2]
     template = environment.get_template("report.html.j2")
-    return template.render(report=report, bank=bank, cards=cards, rejects=rejects, histogram=Markup(histogram))  # noqa: S704  (drawn by us from numbers)
+    picture = Markup(histogram)  # noqa: S704  (drawn by us from numbers)
+    return template.render(report=report, bank=bank, above=above, cards=cards, rejects=rejects, histogram=picture)

@@ -1,9 +1,9 @@
-"""Score a batch of embedded images against a bank."""
+"""Score a batch of embedded images against a bank. Scores know no threshold; `decide` makes reports of them."""
 
 from __future__ import annotations
 
 import os
-from logging import getLogger
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,17 @@ from dn2.errors import EmbedderError
 from dn2.features.probes import check_bank
 from dn2.neighbors.bank import Bank, open_bank
 from dn2.progress import advance
-from dn2.records import BankVersion, Embedded, EmbeddedShard, Report, ScoredShard
-from dn2.reports.report import finished, write_report
+from dn2.records import BankVersion, Embedded, EmbeddedShard, Report, Scored, ScoredShard
+from dn2.reports.files import part_path
+from dn2.reports.report import finished
+from dn2.scoring.decide import decide, report_folder
 from dn2.scoring.scores import mean_distance, p_values
 from dn2.store import layout
-from dn2.store.schemas import EMBEDDINGS, REPORT
+from dn2.store.schemas import EMBEDDINGS, SCORES
 from dn2.store.storage import Store
 from dn2.store.tables import column_vectors, keep_rows, read_table, writing
 
-log = getLogger(__name__)
+_SCORES_FORMAT = 1  # raised when scores get more columns or another meaning: older ones are made anew
 _COLUMNS = ["image_id", "uri", "group_id", "label", "content_sha256", "embedding", "reject_reason"]
 
 
@@ -38,10 +40,11 @@ def score(
         embedded: what `embed(..., bank=bank)` returned.
         store: where dn2 keeps its files.
         bank: a bank version, or the name of a bank whose current version is meant.
-        config: limits and the size of the report.
+        config: limits, threshold rule, false-discovery rate and the size of the report.
 
     Returns:
-        the finished report; the same batch, bank version and settings give the same one, which is made once.
+        the finished report; the same batch, bank version and settings give the same one, which is made once. With
+        another threshold only the report is made anew: the scores are there.
 
     Raises:
         EmbedderError: batch and bank were embedded differently.
@@ -50,24 +53,50 @@ def score(
     """
     store, config = Store.open(store), config or ScoreConfig()
     record = open_bank(store, bank) if isinstance(bank, str) else bank
-    folder = report_folder(embedded, record, config)
-    done = finished(store, folder)
+    done = finished_report(embedded, store, record, config)
     if done is not None:
         advance("score", done.images, total=done.images)
         return done
     check_comparable(embedded, store, record)
     total = embedded.embedded + embedded.rejected
     parts = [
-        score_shard(shard, store, bank=record, folder=folder, number=number, config=config, total=total)
+        score_shard(
+            shard, store, bank=record, folder=scores_folder(embedded, record), number=number, config=config, total=total
+        )
         for number, shard in enumerate(embedded.shards)
     ]
-    return write_report(embedded, parts, store, folder, bank=record, config=config)
+    return decide(gather(embedded, record, parts), store, bank=record, config=config)
 
 
-def report_folder(embedded: Embedded, bank: BankVersion, config: ScoreConfig) -> str:
-    """Return where the report of a batch lies in the store: named by batch, bank version and settings."""
+def scores_folder(embedded: Embedded, bank: BankVersion) -> str:
+    """Return where the scores of a batch lie in the store: named by batch and bank version."""
     described = [[shard.path, *shard.shard.superseded] for shard in embedded.shards]
-    return layout.report(bank.name, fingerprint([described, bank.version, config.report_fingerprint()]))
+    return layout.scores(bank.name, fingerprint([_SCORES_FORMAT, described, bank.version]))
+
+
+def finished_report(embedded: Embedded, store: Store, bank: BankVersion, config: ScoreConfig) -> Report | None:
+    """Return the report of a batch if it is whole.
+
+    Raises:
+        SchemaError: its summary is damaged.
+    """
+    scores = scores_folder(embedded, bank).rpartition("/")[2]
+    return finished(store, report_folder(bank.name, scores, config))
+
+
+def gather(embedded: Embedded, bank: BankVersion, parts: Sequence[ScoredShard]) -> Scored:
+    """Return the record of a batch all of whose shards are scored, in their order."""
+    scored = Scored(
+        source=embedded.dataset.source,
+        bank=bank.name,
+        version=bank.version,
+        folder=scores_folder(embedded, bank),
+        parts=tuple(parts),
+    )
+    rows, images = scored.scored + scored.rejected, embedded.embedded + embedded.rejected
+    if rows != images:
+        raise AssertionError(f"{rows} rows for {images} images: a bug in dn2")
+    return scored
 
 
 def check_comparable(embedded: Embedded, store: Store, bank: BankVersion) -> None:
@@ -94,14 +123,14 @@ def score_shard(
     config: ScoreConfig,
     total: int | None = None,
 ) -> ScoredShard:
-    """Write one part of a report: a row for every image of the shard, scored or rejected; a finished part is kept.
+    """Write the scores of a shard: a row for every image, scored or rejected; a finished part is kept.
 
     Args:
         shard: embedded images.
         store: where dn2 keeps its files.
         bank: what to compare with.
-        folder: where the report lies, see `report_folder`.
-        number: place of the part in the report.
+        folder: where the scores lie, see `scores_folder`.
+        number: place of the shard in the batch.
         config: memory limits.
         total: images of the whole batch, for the progress bar.
 
@@ -110,13 +139,13 @@ def score_shard(
         StoreError: the store cannot be read or written.
     """
     store = Store.open(store)
-    path = f"{folder}/part-{number:05d}.parquet"
+    path = part_path(folder, number)
     if not store.exists(path):
-        with writing(store, path, REPORT, {"bank": bank.name, "version": bank.version, "shard": shard.path}) as file:
+        with writing(store, path, SCORES, {"bank": bank.name, "version": bank.version, "shard": shard.path}) as file:
             file.write(_rows(shard, store, bank, config))
-    flags = read_table(store, path, REPORT, ["is_anomaly"])["is_anomaly"].to_pylist()
-    advance("score", len(flags), total=total)
-    return ScoredShard(path, len(flags) - flags.count(None), flags.count(True), flags.count(None))
+    scores = read_table(store, path, SCORES, ["score"])["score"]
+    advance("score", len(scores), total=total)
+    return ScoredShard(path, shard.path, len(scores) - scores.null_count, scores.null_count)
 
 
 def _rows(shard: EmbeddedShard, store: Store, record: BankVersion, config: ScoreConfig) -> dict[str, Any]:
@@ -128,13 +157,9 @@ def _rows(shard: EmbeddedShard, store: Store, record: BankVersion, config: Score
     readable = keep_rows(table, valid)
     count = table.num_rows
     columns: dict[str, Any] = {name: table[name].combine_chunks() for name in ("image_id", "uri", "group_id", "label")}
-    columns |= {
-        "reject_reason": table["reject_reason"].combine_chunks(),
-        "threshold": [record.threshold] * count,
-    }
+    columns |= {"reject_reason": table["reject_reason"].combine_chunks()}
     found: dict[str, list[Any]] = {
-        name: [None] * count
-        for name in ("score", "p_value", "is_anomaly", "neighbor_ids", "neighbor_uris", "neighbor_distances")
+        name: [None] * count for name in ("score", "p_value", "neighbor_ids", "neighbor_uris", "neighbor_distances")
     }
     if len(vectors):
         bank = Bank.open(store, record, memory_gb=config.bank_memory_gb)
@@ -148,7 +173,6 @@ def _rows(shard: EmbeddedShard, store: Store, record: BankVersion, config: Score
         for place, row in enumerate(np.flatnonzero(valid)):
             found["score"][row] = scores[place]
             found["p_value"][row] = rarity[place]
-            found["is_anomaly"][row] = bool(scores[place] > np.float32(record.threshold))
             found["neighbor_ids"][row] = names["image_id"][place * k : (place + 1) * k]
             found["neighbor_uris"][row] = names["uri"][place * k : (place + 1) * k]
             found["neighbor_distances"][row] = nearest.distances[place]

@@ -63,6 +63,11 @@ def bank_pointer(name: str) -> str:
     return f"banks/{name}/current.json"
 
 
+def scores(bank_name: str, fingerprint: str) -> str:
+    """Return the folder of a batch's scores, of which reports are made."""
+    return f"scores/{bank_name}/{fingerprint}"
+
+
 def report(bank_name: str, fingerprint: str) -> str:
     """Return a report's folder."""
     return f"reports/{bank_name}/{fingerprint}"

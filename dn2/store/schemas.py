@@ -108,22 +108,33 @@ CALIBRATION = Schema(
     pa.schema([_required("image_id", pa.string()), *_GROUPING, _required("score", pa.float32())]),
 )
 
+_SCORE = [
+    _required("image_id", pa.string()),
+    _required("uri", pa.string()),
+    *_GROUPING,
+    pa.field("score", pa.float32()),  # mean squared distance to the k nearest; null where rejected
+    pa.field("p_value", pa.float64()),
+]
+_NEIGHBORS = [
+    pa.field("neighbor_ids", pa.list_(pa.string())),  # nearest first
+    pa.field("neighbor_uris", pa.list_(pa.string())),
+    pa.field("neighbor_distances", pa.list_(pa.float32())),  # squared
+    pa.field("reject_reason", pa.string()),  # null where scored
+]
+
+SCORES = Schema("dn2.scores", 1, pa.schema([*_SCORE, *_NEIGHBORS]))
+
 REPORT = Schema(
     "dn2.report",
-    1,
+    2,
     pa.schema(
         [
-            _required("image_id", pa.string()),
-            _required("uri", pa.string()),
-            *_GROUPING,
-            pa.field("score", pa.float32()),  # mean squared distance to the k nearest; null where rejected
-            pa.field("p_value", pa.float64()),
+            *_SCORE,
+            pa.field("q_value", pa.float64()),  # the p-value adjusted to the whole batch; null where rejected
             _required("threshold", pa.float32()),
-            pa.field("is_anomaly", pa.bool_()),
-            pa.field("neighbor_ids", pa.list_(pa.string())),  # nearest first
-            pa.field("neighbor_uris", pa.list_(pa.string())),
-            pa.field("neighbor_distances", pa.list_(pa.float32())),  # squared
-            pa.field("reject_reason", pa.string()),
+            pa.field("is_anomaly", pa.bool_()),  # score > threshold; null where rejected
+            pa.field("selected", pa.bool_()),  # q_value <= false-discovery rate; null where rejected
+            *_NEIGHBORS,
         ]
     ),
 )

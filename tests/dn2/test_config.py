@@ -14,13 +14,14 @@ from dn2.config import (
     EmbedConfig,
     FitConfig,
     ScoreConfig,
+    ThresholdConfig,
     check_name,
     explain,
     fingerprint,
 )
 from dn2.errors import ConfigError
 
-MODELS = (EmbedConfig, FitConfig, ScoreConfig)
+MODELS = (EmbedConfig, FitConfig, ScoreConfig, ThresholdConfig)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -57,6 +58,12 @@ BOUNDS: list[tuple[type[Config], str, list[Any], list[Any]]] = [
     (FitConfig, "search_memory_mb", [16], [15]),
     (FitConfig, "max_reject_rate", [0, 1], [-0.01, 1.01, float("nan")]),
     (FitConfig, "max_rejects", [0], [-1]),
+    (ThresholdConfig, "false_alarm_rate", [1e-9, 0.999], [0, 1, -0.1, float("nan"), "often"]),
+    (ThresholdConfig, "quantile", [1e-9, 1], [0, 1.001, float("nan")]),
+    (ThresholdConfig, "value", [0, 1e38], [-1e-9, 1.1e38, float("inf"), float("nan")]),
+    (ThresholdConfig, "budget", [1, 10**12], [0, -1, 1.5]),
+    (ScoreConfig, "threshold", [ThresholdConfig(budget=3), ThresholdConfig()], ["high", 12.5, None]),
+    (ScoreConfig, "false_discovery_rate", [1e-9, 0.999], [0, 1, -0.1, float("nan")]),
     (ScoreConfig, "report_images", [0, 500], [-1, 501]),
     (ScoreConfig, "bank_memory_gb", [1e-9, 1e6], [0, float("inf")]),
     (ScoreConfig, "search_memory_mb", [16], [15]),
@@ -90,6 +97,21 @@ def test_all_bad_fields_are_explained_in_one_line():
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"budget": 3, "value": 0.0}, "value 0.0 and budget 3"),
+        ({"false_alarm_rate": 0.01, "quantile": 0.9}, "false_alarm_rate 0.01 and quantile 0.9"),
+        ({"false_alarm_rate": 0.1, "quantile": 0.9, "value": 1}, "false_alarm_rate 0.1 and quantile 0.9 and value 1.0"),
+    ],
+)
+def test_two_rules_for_one_threshold_are_refused(given: dict[str, Any], text: str):
+    with pytest.raises(ValidationError) as caught:
+        ScoreConfig(threshold=given)
+    expected = "expected at most one of false_alarm_rate, quantile, value, budget"
+    assert str(explain(caught.value)) == f"threshold: got {text}, {expected}"
+
+
 def other_values(model: type[Config]) -> list[tuple[str, Any]]:
     """Every field with a value that is not its default."""
     default = model().model_dump()
@@ -114,7 +136,7 @@ def test_report_changes_its_name_exactly_when_its_content_does():
     changing = {
         f for f, value in other_values(ScoreConfig) if ScoreConfig(**{f: value}).report_fingerprint() != default
     }
-    assert changing == {"report_images", "max_reject_rate", "max_rejects"}
+    assert changing == {"threshold", "false_discovery_rate", "report_images", "max_reject_rate", "max_rejects"}
 
 
 JSON = st.recursive(

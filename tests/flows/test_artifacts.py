@@ -121,7 +121,8 @@ def test_report_shows_counts_warnings_and_its_picture_without_a_link(own_bricks:
     assert lines(report) == {
         "batch": f"file://{batch}",
         "bank": f"bricks, version {own_bricks.bank.version}",
-        "threshold": f"{own_bricks.bank.threshold:.4g}",
+        "threshold": f"{own_bricks.bank.threshold:.4g}: the bank's own, for a false-alarm rate of 1%",
+        "selected": "1 at a false-discovery rate of 10%",
         "report": f"{folder}/report.html",
         "all rows": f"file://{folder}/part-*.parquet",
     }
@@ -149,6 +150,7 @@ def test_report_in_a_served_store_has_links_and_a_picture_of_its_own(own_bricks:
     assert (first["rank"], first["image"], first["anomalous"]) == (1, "drop/material-00.png", "yes")
     assert (second["rank"], second["image"], second["anomalous"]) == (2, r"good\_\|\_1\.png", "no")
     assert re.fullmatch(r"brick-\d\d\.png", first["nearest normal image"])
+    assert [(row["q"], row["selected"]) for row in (first, second)] == [("0.0606", "yes"), (second["p"], "no")]
     assert float(first["score"]) > own_bricks.bank.threshold > float(second["score"])
 
 

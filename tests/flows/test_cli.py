@@ -12,7 +12,8 @@ from tests.conftest import Bricks, make_pictures
 from tests.flows.command import Run, dn2
 from tests.flows.test_wrong_use import files
 
-COMMANDS = ["ingest", "embed", "train", "score", "nightly", "demo"]
+COMMANDS = ["ingest", "embed", "train", "score", "rethreshold", "nightly", "demo"]
+THRESHOLDS = ["--far", "--quantile", "--threshold", "--budget", "--fdr"]
 
 
 def plain(text: str) -> str:
@@ -43,7 +44,8 @@ def test_help_tells_a_newcomer_how_to_begin():
         ("ingest", ["--store", "--dataset"]),
         ("embed", ["--store", "--dataset", "--backbone", "--engine", "--device", "--batch-size", "--shard-size"]),
         ("train", ["--store", "--bank", "--backbone", "--k", "--metric", "--far"]),
-        ("score", ["--store", "--bank", "--out", "--backbone"]),
+        ("score", ["--store", "--bank", "--out", "--backbone", *THRESHOLDS]),
+        ("rethreshold", ["--store", "--out", *THRESHOLDS]),
         ("nightly", ["--rescore"]),
         ("demo", ["--workdir"]),
     ],
@@ -52,7 +54,10 @@ def test_help_of_each_command_explains_every_option(command: str, options: list[
     done = dn2(command, "--help")
     assert (done.code, done.err) == (0, "")
     text = plain(done.out)
-    assert ("Folder or fsspec URL with images." in text) == (command not in ("nightly", "demo"))
+    assert ("Folder or fsspec URL with images." in text) == (command not in ("nightly", "demo", "rethreshold"))
+    assert ("Folder that a report was exported to, its report.html, or a report's URI." in text) == (
+        command == "rethreshold"
+    )
     assert ("YAML file or fsspec URL that lists the sources." in text) == (command == "nightly")
     for option in (*options, "--verbose", "--help"):
         explained = re.search(rf"{option} (?:-v )?<[^>]*> ([A-Za-z][^-]{{9,}})", text)
@@ -71,6 +76,8 @@ def test_version_is_that_of_the_package():
         (["nope"], "No such command 'nope'"),
         (["train"], "Missing argument 'source'"),
         (["nightly"], "Missing argument 'sources'"),
+        (["rethreshold"], "Missing argument 'report'"),
+        (["rethreshold", "report", "--budget", "few"], "Invalid value for '--budget'"),
         (["train", "pictures", "--k", "two"], "Invalid value for '--k'"),
         (["train", "pictures", "--metric", "l3"], "'l3' is not one of 'l2', 'cosine'"),
         (["score", "pictures", "--engine", "tea"], "'tea' is not one of 'auto', 'openvino', 'torch'"),
@@ -133,7 +140,10 @@ def test_second_score_returns_the_finished_report_untouched(run: Run, own_bricks
     first = run(*command, "--out", "report")
     assert first.code == 0
     assert re.match(
-        r"\d+ of 160 images are anomalous \(score above [\d.]+\), 3 could not be read; [\d.]+ s\n", first.out
+        r"\d+ of 160 images are anomalous \(score above [\d.]+\), 3 could not be read; [\d.]+ s\n"
+        r"threshold: the bank's own, for a false-alarm rate of 1%; \d+ images are selected at a false-discovery rate "
+        r"of 10%\nreport: ",
+        first.out,
     )
     assert first.out.endswith(f"report: {tmp_path / 'report' / 'report.html'}\n")
     before = files(tmp_path / "store")

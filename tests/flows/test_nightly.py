@@ -223,6 +223,13 @@ def test_batch_is_told_to_be_anomalous_only_above_the_rate(nights: Nights, rate:
     assert [event["payload"]["report"] for event in anomalous] == [report.uri] * told
     scored = events("dn2.batch.scored", source)
     assert [event["payload"] for event in scored[:told]] == [event["payload"] for event in anomalous]
+    payload = scored[0]["payload"]
+    assert [payload[name] for name in ("selected", "threshold", "rule", "false_discovery_rate")] == [
+        report.selected,
+        report.threshold,
+        "the bank's own, for a false-alarm rate of 1%",
+        0.1,
+    ]
     resource = scored[0]["resource"]
     assert resource["prefect.resource.id"] == f"dn2.report.bricks.{report.uri.rpartition('/')[2]}"
     assert resource["dn2.bank"] == "bricks"

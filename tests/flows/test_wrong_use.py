@@ -95,6 +95,26 @@ def test_bad_setting_of_train(run: Run, own_bricks: Bricks, options: list[str], 
     assert files(own_bricks.store) == before
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--far", "0"], r"threshold\.false_alarm_rate = 0\.0: Input should be greater than 0"),
+        (["--quantile", "1.5"], r"threshold\.quantile = 1\.5: Input should be less than or equal to 1"),
+        (["--threshold", "-1"], r"threshold\.value = -1\.0: Input should be greater than or equal to 0"),
+        (["--budget", "0"], r"threshold\.budget = 0: Input should be greater than or equal to 1"),
+        (["--fdr", "1"], r"false_discovery_rate = 1\.0: Input should be less than 1"),
+        (["--far", "0.1", "--budget", "3"], "threshold: got false_alarm_rate 0.1 and budget 3, expected at most one"),
+    ],
+)
+def test_bad_threshold_of_score_and_rethreshold(run: Run, own_bricks: Bricks, options: list[str], message: str):
+    store = ["--store", own_bricks.store]
+    assert run("score", own_bricks.normal, *store, "--bank", "bricks", "--out", "report").code == 0
+    before = files(own_bricks.store)
+    check(run("score", own_bricks.batch, *store, "--bank", "bricks", *options), WRONG_USE, message)
+    check(run("rethreshold", "report", *options), WRONG_USE, message)
+    assert files(own_bricks.store) == before
+
+
 def test_unknown_bank_names_those_there_are(run: Run, own_bricks: Bricks, tmp_path: Path):
     done = run("score", own_bricks.batch, "--store", own_bricks.store, "--bank", "brick")
     check(done, WRONG_USE, "bank 'brick': not in store file://.*/store, which has: bricks; make it with dn2 train")

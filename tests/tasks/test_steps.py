@@ -82,6 +82,7 @@ def test_every_step_has_the_same_retries_and_no_cache():
         "mark",
         "mark_drop",
         "open_bank",
+        "open_report",
         "plan",
         "remember",
         "report",

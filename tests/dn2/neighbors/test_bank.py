@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 import dn2
 from dn2.config import FitConfig
 from dn2.errors import BankError, ConfigError, NotFoundError, SchemaError, StoreError
-from dn2.neighbors.bank import Bank, keys, open_bank, prepared, publish
+from dn2.neighbors.bank import Bank, keys, open_bank, prepared, publish, shards_of
 from dn2.store.storage import Store
 from tests.dn2.scoring.synthetic import normal_vectors, write_shards
 
@@ -197,7 +197,7 @@ def test_ids_stay_with_their_vectors_over_shards_and_segments(store: Store):
     assert found.rows[:, 0].tolist() == [12, 13, 14]
     assert [bank.rows["uri"][row].as_py() for row in (0, 14)] == ["file:///normal-0/0.png", "file:///normal-1/2.png"]
     ids = {bank.rows["image_id"][row].as_py() for row in (0, 14)}
-    assert sorted(bank.shards_of(ids).values()) == [
+    assert sorted(shards_of(store, both, ids).values()) == [
         "embeddings/synthetic-0123456789ab/normal-0/000000000-000000012.parquet",
         "embeddings/synthetic-0123456789ab/normal-1/000000000-000000009.parquet",
     ]

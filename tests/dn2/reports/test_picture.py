@@ -42,9 +42,8 @@ def top(folder: Path) -> list[WorstImage]:
     """The scored images of a report's parts, worst first."""
     rows = [row for part in sorted(folder.glob("part-*")) for row in pq.read_table(part).to_pylist()]
     rows = sorted((row for row in rows if row["score"] is not None), key=lambda row: -row["score"])
-    return [
-        WorstImage(row["uri"], row["score"], row["p_value"], row["is_anomaly"], row["neighbor_uris"][0]) for row in rows
-    ]
+    names = ("uri", "score", "p_value", "q_value", "is_anomaly", "selected")
+    return [WorstImage(*(row[name] for name in names), row["neighbor_uris"][0]) for row in rows]
 
 
 def test_picture_is_a_small_png_file(batch: Batch):
@@ -150,5 +149,5 @@ def test_worst_images_with_hostile_names_keep_them(hostile: Batch):
 
 @pytest.mark.parametrize(("anomalous", "scored", "rate"), [(0, 0, 0.0), (0, 4, 0.0), (1, 4, 0.25), (4, 4, 1.0)])
 def test_rate_is_that_of_the_scored_images(anomalous: int, scored: int, rate: float):
-    report = Report("file:///x", "parts", "v", "file:///in", scored + 4, scored, anomalous, 4, 1.0)
+    report = Report("file:///x", "parts", "v", "file:///in", scored + 4, scored, anomalous, 0, 4, 1.0, "fixed", 0.1)
     assert report.anomalous_rate == rate

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dn2
-from dn2.config import FitConfig, ScoreConfig
+from dn2.config import FitConfig, ScoreConfig, ThresholdConfig
 from dn2.records import Embedded, Report
 from dn2.store.schemas import CALIBRATION, REPORT
 from dn2.store.storage import Store
@@ -58,10 +58,14 @@ def test_rows_say_what_brute_force_says(store: Store, bank: dn2.BankVersion):
         assert row["p_value"] == (1 + (known >= row["score"]).sum()) / 61
         assert row["threshold"] == np.float32(bank.threshold)
         assert row["is_anomaly"] == (row["score"] > bank.threshold) == (row["p_value"] <= 0.1)
+        assert row["p_value"] <= row["q_value"] <= 1
+        assert row["selected"] == (row["q_value"] <= 0.1)
         assert row["reject_reason"] is None
     assert rows[7]["is_anomaly"]
     assert (report.images, report.scored, report.rejected) == (30, 30, 0)
     assert report.anomalous == sum(row["is_anomaly"] for row in rows)
+    assert report.selected == sum(row["selected"] for row in rows)
+    assert report.rule == "the bank's own, for a false-alarm rate of 10%"
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
@@ -114,8 +118,9 @@ def test_every_image_has_one_row_and_rejected_ones_a_reason(store: Store, bank: 
     assert [row["uri"] for row in rejected] == ["file:///batch/0.png", "file:///batch/5.png"]
     for row in rejected:
         assert row["reject_reason"] == "the file is empty"
-        names = ("score", "p_value", "is_anomaly", "neighbor_ids", "neighbor_uris", "neighbor_distances")
-        assert [row[name] for name in names] == [None] * 6
+        decided = ("score", "p_value", "q_value", "is_anomaly", "selected")
+        names = (*decided, "neighbor_ids", "neighbor_uris", "neighbor_distances")
+        assert [row[name] for name in names] == [None] * 8
     assert (report.images, report.scored, report.rejected) == (27, 25, 2)
 
 
@@ -147,18 +152,38 @@ def test_score_again_rewrites_nothing(store: Store, bank: dn2.BankVersion, tmp_p
     assert modified(tmp_path) == files
 
 
-def test_interrupted_report_is_finished_from_its_parts(store: Store, bank: dn2.BankVersion, tmp_path: Path):
+def test_interrupted_report_is_finished_from_the_scores_that_are_there(
+    store: Store, bank: dn2.BankVersion, tmp_path: Path
+):
     batch = write_shards(store, normal_vectors(30, seed=1), name="batch", shard_rows=13)
     first = dn2.score(batch, store, bank=bank)
     folder = Path(first.uri.removeprefix("file://"))
-    whole = rows_of(store, first)
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (scores,) = tmp_path.glob("store/scores/parts/*")
     (folder / "summary.json").unlink()
-    (folder / "part-00001.parquet").unlink()
-    kept = {path: path.stat().st_mtime_ns for path in folder.glob("part-*")}
+    (folder / "part-00001.parquet").write_bytes(b"half a pa")
+    (folder / "part-00002.parquet").unlink()
+    (scores / "part-00001.parquet").unlink()
+    kept = {path: path.stat().st_mtime_ns for path in scores.glob("part-*")}
 
     assert dn2.score(batch, store, bank=bank) == first
-    assert rows_of(store, first) == whole
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert len(kept) == 2
+
+
+def test_another_threshold_finds_the_scores_finished(store: Store, bank: dn2.BankVersion, tmp_path: Path):
+    """The bank's vectors are not even there any more."""
+    batch = write_shards(store, normal_vectors(30, seed=1), name="batch", shard_rows=13)
+    first, files = dn2.score(batch, store, bank=bank), modified(tmp_path)
+    for path in tmp_path.glob("store/banks/parts/segments/*.npy"):
+        path.unlink()
+
+    second = dn2.score(batch, store, bank=bank, config=ScoreConfig(threshold=ThresholdConfig(budget=4)))
+
+    assert (second.anomalous, first.anomalous != 4, second.uri != first.uri) == (4, True, True)
+    after = modified(tmp_path)
+    assert {path.suffix for path in files if after.get(path) != files[path]} == {".npy"}
 
 
 def test_changed_dataset_bank_or_settings_get_another_report(store: Store, bank: dn2.BankVersion, normal: Embedded):
@@ -171,10 +196,12 @@ def test_changed_dataset_bank_or_settings_get_another_report(store: Store, bank:
         dn2.score(smaller, store, bank=bank),
         dn2.score(batch, store, bank=other),
         dn2.score(batch, store, bank=bank, config=ScoreConfig(report_images=1)),
+        dn2.score(batch, store, bank=bank, config=ScoreConfig(false_discovery_rate=0.2)),
+        dn2.score(batch, store, bank=bank, config=ScoreConfig(threshold=ThresholdConfig(value=3))),
     ]
 
-    assert len({report.uri for report in reports}) == 4
-    assert [report.images for report in reports] == [30, 29, 30, 30]
+    assert len({report.uri for report in reports}) == 6
+    assert [report.images for report in reports] == [30, 29, 30, 30, 30, 30]
     memory = ScoreConfig(search_memory_mb=16, bank_memory_gb=1)
     assert dn2.score(batch, store, bank=bank, config=memory) == reports[0]
 
@@ -201,8 +228,9 @@ def test_record_whose_counts_are_wrong_is_a_bug_that_is_noticed(store: Store, ba
 
     with pytest.raises(AssertionError, match="5 rows for 4 images"):
         dn2.score(wrong, store, bank=bank)
-    (folder,) = store.names("reports/parts")
-    assert store.names(f"reports/parts/{folder}") == ["part-00000.parquet"]
+    (folder,) = store.names("scores/parts")
+    assert store.names(f"scores/parts/{folder}") == ["part-00000.parquet"]
+    assert not store.exists("reports")
 
 
 def test_store_in_memory_of_this_process_gives_the_same_scores(store: Store, bank: dn2.BankVersion):
@@ -223,10 +251,14 @@ def test_summary_tells_the_counts(store: Store, bank: dn2.BankVersion):
     report = dn2.score(batch, store, bank=bank)
 
     summary = json.loads(Path(f"{report.uri}/summary.json".removeprefix("file://")).read_text())
-    assert {name: summary[name] for name in ("images", "scored", "rejected", "version", "threshold")} == {
+    names = ("images", "scored", "rejected", "version", "threshold", "selected", "false_discovery_rate", "rule")
+    assert {name: summary[name] for name in names} == {
         "images": 9,
         "scored": 8,
         "rejected": 1,
         "version": bank.version,
         "threshold": bank.threshold,
+        "selected": 0,
+        "false_discovery_rate": 0.1,
+        "rule": "the bank's own, for a false-alarm rate of 10%",
     }

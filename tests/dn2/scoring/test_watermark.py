@@ -65,7 +65,9 @@ def grown(tmp_path: Path, store: Store, times: int, *, name: str = "inbox") -> d
 
 
 def report_of(store: Store, bank: dn2.BankVersion) -> Report:
-    return Report(store.uri_of("reports/parts/0123"), bank.name, bank.version, "file:///inbox", 1, 1, 0, 0, 1.0)
+    return Report(
+        store.uri_of("reports/parts/0123"), bank.name, bank.version, "file:///inbox", 1, 1, 0, 0, 0, 1.0, "fixed", 0.1
+    )
 
 
 def names(store: Store, dataset: dn2.Dataset, parts: tuple[str, ...]) -> list[str]:

@@ -11,7 +11,7 @@ from dn2.store.documents import as_record, read_document, write_document
 from dn2.store.storage import Store
 from dn2.store.tables import producer
 
-CONTENT = {"path": "a", "scored": 3, "anomalous": 1, "rejected": 0}
+CONTENT = {"path": "a", "shard": "b", "scored": 3, "rejected": 0}
 
 
 def test_document_says_what_it_is_and_comes_back(tmp_path: Path):

@@ -1,0 +1,77 @@
+"""What a finished report says of itself, wherever it lies: in a store, or copied out of it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from dn2.config import ScoreConfig, check_name, explain
+from dn2.errors import ConfigError, NotFoundError, SchemaError
+from dn2.records import BankVersion, OldReport, Report, Scored
+from dn2.reports.files import PAGE, SUMMARY, part_path
+from dn2.store import layout
+from dn2.store.documents import REPORT_SUMMARY, as_record, read_document
+from dn2.store.files import locate
+from dn2.store.storage import Store
+
+
+def find_report(
+    report: Report | str | os.PathLike[str], store: str | os.PathLike[str] | Store | None = None
+) -> OldReport:
+    """Return what a finished report was made of, and with which settings.
+
+    Args:
+        report: its URI in a store, the local folder it was exported to, or its report.html or summary.json there.
+        store: where dn2 keeps its files; by default the store in which the report lies, or from which it was exported.
+
+    Raises:
+        ConfigError: it was made by a version of dn2 that kept no scores.
+        NotFoundError: there is no report.
+        SchemaError: its summary is damaged.
+    """
+    uri = locate(report.uri if isinstance(report, Report) else report).uri
+    uri = uri.removesuffix(f"/{PAGE}").removesuffix(f"/{SUMMARY}")
+    place = Store.open(uri)
+    if not place.exists(SUMMARY):
+        raise NotFoundError(
+            f"report {uri}: got no {SUMMARY} there, expected a finished report: its folder, {PAGE} or {SUMMARY}"
+        )
+    document = read_document(place, SUMMARY, REPORT_SUMMARY, ["uri", "producer", "bank_version", "config"])
+    if "scores" not in document:
+        raise ConfigError(f"report {uri}: made by {document['producer']}, which kept no scores; score the batch again")
+    file = place.uri_of(SUMMARY)
+    scored, bank = _record(Scored, document, "scores", file), _record(BankVersion, document, "bank_version", file)
+    home, tail = _home(str(document["uri"]), scored, file)
+    inside = uri.endswith(tail)
+    where = Store.open(store) if store is not None else Store.open(uri.removesuffix(tail) if inside else home)
+    copy = None if inside or not place.is_local else str(Path(uri.removeprefix("file://")))
+    try:
+        config = ScoreConfig.model_validate(document["config"])
+    except ValidationError as error:
+        raise SchemaError(f"{file}: config: {explain(error)}") from error
+    return OldReport(uri, where.uri, scored, bank, config, copy)
+
+
+def _record(kind: type[Any], document: dict[str, Any], name: str, file: str) -> Any:
+    if not isinstance(document[name], dict):
+        raise SchemaError(f"{file}: got {name} = {document[name]!r:.60}, expected an object")
+    return as_record(kind, document[name], f"{file}: {name}")
+
+
+def _home(uri: str, scored: Scored, file: str) -> tuple[str, str]:
+    """Return the URI of the store a report was made in, and the report's path in it, with a slash in front.
+
+    A summary may come from anywhere: what it names must lie where dn2 would have put it.
+    """
+    named = layout.report(check_name(scored.bank), "")
+    match = re.fullmatch(rf"(.+)(/{re.escape(named)}[0-9a-f]{{16}})", uri)
+    paths = [part.path for part in scored.parts]
+    expected = [part_path(layout.scores(scored.bank, scored.fingerprint), number) for number in range(len(paths))]
+    shards = [part.shard for part in scored.parts]
+    if match is None or paths != expected or not all(re.fullmatch(r"embeddings(/(?!\.\.?/)[^/]+)+", s) for s in shards):
+        raise SchemaError(f"{file}: got paths that dn2 does not use, expected those of a report; score the batch again")
+    return match[1], match[2]

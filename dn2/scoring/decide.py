@@ -1,0 +1,120 @@
+"""Decide about the scores of a batch and write its report. Nothing is embedded or searched: deciding anew is cheap."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dn2.config import ScoreConfig, fingerprint
+from dn2.errors import SchemaError
+from dn2.neighbors.bank import calibration_scores
+from dn2.records import BankVersion, Decision, Report, Scored
+from dn2.reports.files import part_path
+from dn2.reports.report import finished, write_report
+from dn2.scoring.selection import levels, q_values_of_levels, shortage
+from dn2.scoring.thresholds import Largest, choose_threshold, remembered
+from dn2.store import layout
+from dn2.store.schemas import REPORT, SCORES
+from dn2.store.storage import Store
+from dn2.store.tables import read_table, writing
+
+
+def report_folder(bank: str, scores: str, config: ScoreConfig) -> str:
+    """Return where a report lies in the store: named by batch, bank version and settings.
+
+    Args:
+        bank: the bank's name.
+        scores: fingerprint of the scores: of batch and bank version.
+        config: settings of the report.
+    """
+    return layout.report(bank, fingerprint([scores, config.report_fingerprint()]))
+
+
+def decide(
+    scored: Scored, store: str | os.PathLike[str] | Store, *, bank: BankVersion, config: ScoreConfig | None = None
+) -> Report:
+    """Choose the threshold and the selection for a scored batch, and write the report.
+
+    The scores are read twice, part by part: once to count p-values and to keep the largest scores, once to write the
+    report's parts. What must be in memory is one part, the calibration scores and as many scores as the budget.
+
+    Args:
+        scored: the finished scores.
+        store: where dn2 keeps its files.
+        bank: the version they were made with.
+        config: threshold rule, false-discovery rate and size of the report.
+
+    Returns:
+        the finished report; the same scores and settings give the same one, which is made once.
+
+    Raises:
+        NotFoundError: scores, or files of the bank's version, are missing.
+        SchemaError: they are not what their records say.
+        StoreError: the store cannot be read or written.
+    """
+    store, config = Store.open(store), config or ScoreConfig()
+    folder = report_folder(scored.bank, scored.fingerprint, config)
+    done = finished(store, folder)
+    if done is not None:
+        return done
+    calibration = calibration_scores(store, bank)
+    counts, largest = _tally(scored, store, len(calibration), remembered(config.threshold))
+    threshold = choose_threshold(config.threshold, bank, calibration, largest)
+    by_level = q_values_of_levels(counts)
+    anomalous = selected = 0
+    for number, columns in enumerate(_decided(scored, store, threshold.value, by_level, config.false_discovery_rate)):
+        footer = {"bank": bank.name, "version": bank.version, "scores": scored.parts[number].path}
+        with writing(store, part_path(folder, number), REPORT, {**footer, "rule": threshold.rule}) as file:
+            file.write(columns)
+        anomalous += int(columns["is_anomaly"].sum() or 0)
+        selected += int(columns["selected"].sum() or 0)
+    short = shortage(counts, selected, config.false_discovery_rate)
+    decision = Decision(
+        threshold=threshold.value,
+        rule=threshold.rule,
+        above=int((calibration > np.float32(threshold.value)).sum()),
+        anomalous=anomalous,
+        selected=selected,
+        warnings=tuple(warning for warning in (threshold.warning, short) if warning is not None),
+    )
+    return write_report(scored, decision, store, folder, bank=bank, calibration=calibration, config=config)
+
+
+def _tally(
+    scored: Scored, store: Store, calibration_rows: int, keep: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Return how many images are at each level of p, (n + 2,) int64, and the largest scores, (at most `keep`,)."""
+    counts, largest = np.zeros(calibration_rows + 2, np.int64), Largest(keep)
+    for part in scored.parts:
+        table = read_table(store, part.path, SCORES, ["score", "p_value"])
+        rare = table["p_value"].drop_null().to_numpy()
+        if (table.num_rows, len(rare)) != (part.scored + part.rejected, part.scored):
+            raise SchemaError(
+                f"{store.uri_of(part.path)}: got {len(rare)} scores of {table.num_rows} images, expected "
+                f"{part.scored} of {part.scored + part.rejected}; remove that file and score the batch again"
+            )
+        counts += np.bincount(levels(rare, calibration_rows), minlength=len(counts))
+        largest.add(table["score"].drop_null().to_numpy())
+    return counts, largest.scores
+
+
+def _decided(
+    scored: Scored, store: Store, threshold: float, by_level: npt.NDArray[np.float64], rate: float
+) -> Iterator[dict[str, Any]]:
+    """Yield the columns of each part of the report: its scores, and what is decided about them."""
+    for part in scored.parts:
+        table = read_table(store, part.path, SCORES)
+        scores, rare = table["score"].to_numpy(), table["p_value"].to_numpy()
+        rejected = np.isnan(rare)
+        q_values = by_level[levels(np.where(rejected, 1.0, rare), len(by_level) - 2)]
+        yield {
+            **{name: table[name].combine_chunks() for name in table.column_names},
+            "q_value": np.ma.masked_array(q_values, rejected),
+            "threshold": np.full(len(scores), threshold, np.float32),
+            "is_anomaly": np.ma.masked_array(scores > np.float32(threshold), rejected),
+            "selected": np.ma.masked_array(q_values <= rate, rejected),
+        }
