@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SYSTEM := $(VENV)/.system
 
-.PHONY: demo test e2e bench-orchestration bench-thresholds deploy lint types install clean
+.PHONY: demo test e2e bench-orchestration bench-cleaning bench-thresholds deploy lint types install clean
 
 demo: $(READY)
 	$(BIN)/dn2 demo
@@ -19,6 +19,9 @@ e2e: $(READY) $(SYSTEM)
 
 bench-orchestration: $(READY) $(SYSTEM)
 	$(BIN)/python -m benchmarks.orchestration
+
+bench-cleaning: $(READY) $(SYSTEM)
+	$(BIN)/python -m benchmarks.cleaning
 
 bench-thresholds: $(READY) $(SYSTEM)
 	$(BIN)/python -m benchmarks.thresholds

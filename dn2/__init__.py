@@ -1,7 +1,8 @@
 """dn2 finds the images that do not look like the normal ones (DN2: Bergman, Cohen, Hoshen 2020, arXiv 2002.10445).
 
-The steps, one after the other, are the library: `ingest`, `embed`, `fit`, `score`. Each takes the record that the step
-before returned; whatever is large lies in the store. Names are loaded when they are first used: `import dn2` is light.
+The steps, one after the other, are the library: `ingest`, `embed`, `fit`, `score`, and `clean` before `fit` where the
+training images may hold anomalies. Each takes the record that the step before returned; whatever is large lies in the
+store. Names are loaded when they are first used: `import dn2` is light.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dn2.config import EmbedConfig, FitConfig, ScoreConfig, ThresholdConfig
+    from dn2.config import CleanConfig, EmbedConfig, FitConfig, ScoreConfig, ThresholdConfig
     from dn2.errors import (
         BankError,
         ConfigError,
@@ -27,15 +28,16 @@ if TYPE_CHECKING:
     from dn2.features.embed import embed
     from dn2.images.ingest import ingest
     from dn2.neighbors.bank import open_bank
-    from dn2.records import BankVersion, Dataset, Embedded, Report
+    from dn2.records import BankVersion, Cleaning, Dataset, Embedded, Report
     from dn2.reports.export import export
+    from dn2.scoring.cleaning import clean
     from dn2.scoring.fit import fit
     from dn2.scoring.rethreshold import rethreshold
     from dn2.scoring.score import score
     from dn2.store.storage import Store
 
 _HOMES = {
-    "dn2.config": ("EmbedConfig", "FitConfig", "ScoreConfig", "ThresholdConfig"),
+    "dn2.config": ("CleanConfig", "EmbedConfig", "FitConfig", "ScoreConfig", "ThresholdConfig"),
     "dn2.errors": (
         "BankError",
         "ConfigError",
@@ -52,8 +54,9 @@ _HOMES = {
     "dn2.features.embed": ("embed",),
     "dn2.images.ingest": ("ingest",),
     "dn2.neighbors.bank": ("open_bank",),
-    "dn2.records": ("BankVersion", "Dataset", "Embedded", "Report"),
+    "dn2.records": ("BankVersion", "Cleaning", "Dataset", "Embedded", "Report"),
     "dn2.reports.export": ("export",),
+    "dn2.scoring.cleaning": ("clean",),
     "dn2.scoring.fit": ("fit",),
     "dn2.scoring.rethreshold": ("rethreshold",),
     "dn2.scoring.score": ("score",),
@@ -64,6 +67,8 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "BankError",
     "BankVersion",
+    "CleanConfig",
+    "Cleaning",
     "ConfigError",
     "Dataset",
     "Dn2Error",
@@ -82,6 +87,7 @@ __all__ = [
     "StoreError",
     "ThresholdConfig",
     "WeightsError",
+    "clean",
     "embed",
     "export",
     "fit",

@@ -16,6 +16,7 @@ _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 200, 200
 PILLOW_PIXEL_LIMIT = 178_956_970  # above this Pillow itself refuses to open an image
 _REPORT_FORMAT = 3  # raised when a report gets more files or figures: older ones are made anew
+_CLEANING_FORMAT = 1
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -109,6 +110,48 @@ class RejectLimits(Config):
         description="Training stops and scoring warns if more than this share of images is unreadable ...",
     )
     max_rejects: int = Field(20, ge=0, description="... and more than this many of them.")
+
+
+class CleanConfig(RejectLimits):
+    """Which training images are dropped because they do not look like the others."""
+
+    rule: Literal["none", "paper", "auto"] = Field(
+        "none",
+        description="paper: the half with the largest distances to their 2 nearest others (DN2); auto: those that are "
+        "among the neighbours of few others, as many as the contamination asks for.",
+    )
+    contamination: float | None = Field(
+        None,
+        ge=0,
+        le=0.5,
+        description="Assumed share of anomalies among the training images. By default it is estimated.",
+    )
+    drop_fraction: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Share of the training images that is dropped: more than the contamination, for safety. By default "
+        "0.5 for paper, and 0.25 to 0.6 for auto.",
+    )
+    report_images: int = Field(24, ge=0, le=500, description="Images shown in each part of the page.")
+    bank_memory_gb: float = Field(8.0, gt=0, description="More vectors than this are refused by the rule paper.")
+    search_memory_mb: int = Field(512, ge=16, description="Working memory of the neighbour search of the rule paper.")
+
+    @model_validator(mode="after")
+    def _drops_enough(self) -> CleanConfig:
+        if self.rule == "none" and not (self.contamination is None and self.drop_fraction is None):
+            raise ConfigError("got a contamination or drop_fraction with rule none, expected rule paper or auto")
+        if self.contamination and self.drop_fraction is not None and self.drop_fraction < self.contamination:
+            raise ConfigError(
+                f"got drop_fraction {self.drop_fraction:g} below contamination {self.contamination:g}, expected at "
+                f"least that: what is taken for anomalies must go"
+            )
+        return self
+
+    def fingerprint(self) -> str:
+        """Return hex digits over the settings that change what a finished cleaning holds."""
+        kept = {"rule", "contamination", "drop_fraction", "report_images"}
+        return fingerprint([_CLEANING_FORMAT, self.model_dump(mode="json", include=kept)])
 
 
 class FitConfig(RejectLimits):

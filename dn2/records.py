@@ -107,6 +107,43 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True)
+class Cleaning:
+    """Training images told apart into kept and dropped.
+
+    Attributes:
+        uri: absolute URI of its folder: rows.parquet, report.html, summary.json.
+        source: where the images come from.
+        rule: auto or paper.
+        images: images with an embedding: kept + dropped.
+        kept: images that go into a bank.
+        dropped: images that do not.
+        contamination: share of the images taken for anomalies.
+        estimated: whether that share was estimated; otherwise it was given.
+        drop_fraction: share that was to be dropped.
+    """
+
+    uri: str
+    source: str
+    rule: str
+    images: int
+    kept: int
+    dropped: int
+    contamination: float
+    estimated: bool
+    drop_fraction: float
+
+    @property
+    def html(self) -> str:
+        """URI of the page that shows it."""
+        return f"{self.uri}/report.html"
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over the images and the settings."""
+        return self.uri.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
 class BankVersion:
     """One immutable version of a feature bank.
 
@@ -124,6 +161,9 @@ class BankVersion:
         calibration: how the calibration scores were made: leave-one-out or held-out.
         calibration_rows: how many there are.
         rejected: training images that could not be read.
+        cleaning: folder of the training images' cleaning, relative to the store; None if they were not cleaned.
+        dropped: training images that cleaning kept out of the bank.
+        contamination: share of the training images taken for anomalies: their scores do not calibrate.
     """
 
     name: str
@@ -139,6 +179,9 @@ class BankVersion:
     calibration: str
     calibration_rows: int
     rejected: int
+    cleaning: str | None = None
+    dropped: int = 0
+    contamination: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

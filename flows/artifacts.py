@@ -13,7 +13,7 @@ import httpx
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
 import dn2
-from dn2.records import BankVersion, Dataset, Embedded, Look, Report
+from dn2.records import BankVersion, Cleaning, Dataset, Embedded, Look, Report
 from dn2.reports.files import PICTURE
 from flows.links import cell, page, served, text
 from flows.outcomes import Outcome
@@ -78,12 +78,28 @@ def show_embedded(embedded: Embedded) -> None:
 
 
 @_for_the_eye
+def show_cleaning(cleaning: Cleaning, store: str) -> None:
+    """Show how many training images were dropped."""
+    how = "estimated" if cleaning.estimated else "as given"
+    lines = (
+        ("source", text(cleaning.source)),
+        ("rule", cleaning.rule),
+        ("dropped", f"{cleaning.dropped:,} of {cleaning.images:,} images ({cleaning.drop_fraction:.1%})"),
+        ("taken for anomalies", f"{cleaning.contamination:.1%}, {how}"),
+        ("report", page(cleaning.html, store, None)),
+    )
+    key = _key("cleaning", cleaning.fingerprint)
+    create_markdown_artifact(_table(lines), key=key, description="The training images, cleaned")
+
+
+@_for_the_eye
 def show_bank(bank: BankVersion) -> None:
     """Show a bank's version with its threshold."""
     lines = (
         ("bank", f"{text(bank.name)}, version {bank.version}"),
         ("normal images", f"{bank.rows:,}"),
         ("could not be read", f"{bank.rejected:,}"),
+        ("dropped by cleaning", f"{bank.dropped:,}, {bank.contamination:.1%} taken for anomalies"),
         ("backbone", f"{text(bank.embedder.rpartition('-')[0])}, k = {bank.k}, {bank.metric}"),
         ("threshold", f"{bank.threshold:.4g}, from {bank.calibration_rows:,} scores ({text(bank.calibration)})"),
         ("false alarms", f"about {bank.attainable_rate:.2%} of normal images lie above it"),

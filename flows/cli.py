@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,38 @@ import typer
 
 from flows import console
 from flows.console import say
+from flows.describe import (
+    describe_bank,
+    describe_cleaning,
+    describe_dataset,
+    describe_demo,
+    describe_night,
+    describe_report,
+)
+from flows.options import (
+    Backbone,
+    Bank,
+    BatchSize,
+    Budget,
+    Clean,
+    CleanOption,
+    Contamination,
+    Dataset,
+    Device,
+    Discoveries,
+    Drop,
+    Engine,
+    EngineOption,
+    Metric,
+    Out,
+    Quantile,
+    Rate,
+    ShardSize,
+    Source,
+    Store,
+    Threshold,
+    Verbose,
+)
 
 EXAMPLES = """
 Find the images that do not look like the normal ones. No training, no labels.
@@ -19,6 +50,7 @@ Find the images that do not look like the normal ones. No training, no labels.
 * try it: **dn2 demo**
 * learn what is normal: **dn2 train photos/normal --bank parts**
 * score new images: **dn2 score photos/today --bank parts --out report**
+* the training images may hold anomalies: **dn2 train photos/all --clean auto**
 * flag fewer or more of them, at once: **dn2 rethreshold report --budget 20**
 
 A source is a folder or any fsspec URL (s3://bucket/prefix), searched recursively for .jpg, .jpeg and .png. Everything
@@ -32,44 +64,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-class Engine(StrEnum):
-    """What runs the network."""
-
-    auto = "auto"
-    openvino = "openvino"
-    torch = "torch"
-
-
-class Metric(StrEnum):
-    """How two embeddings are compared."""
-
-    l2 = "l2"
-    cosine = "cosine"
-
-
-Source = Annotated[str, typer.Argument(help="Folder or fsspec URL with images.", show_default=False)]
-Store = Annotated[str, typer.Option(help="Folder or fsspec URL where dn2 keeps its files.")]
-Dataset = Annotated[str | None, typer.Option(help="Name of the dataset. Default: derived from SOURCE.")]
-Bank = Annotated[str, typer.Option(help="Name of the bank of normal images.")]
-Backbone = Annotated[
-    str,
-    typer.Option(help="auto, efficientnet_lite0, resnet18 to resnet152, wide_resnet50_2 or wide_resnet101_2."),
-]
-EngineOption = Annotated[Engine, typer.Option(help="What runs the network.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-BatchSize = Annotated[int, typer.Option(help="Images per forward pass.")]
-ShardSize = Annotated[int, typer.Option(help="Images per shard: what is lost at most when a run is killed.")]
-Out = Annotated[str | None, typer.Option(help="Local folder to copy the finished report to.")]
-Rate = Annotated[float | None, typer.Option("--far", help="Threshold: flag this share of normal images at most.")]
-Quantile = Annotated[float | None, typer.Option(help="Threshold: this quantile of the bank's calibration scores.")]
-Threshold = Annotated[float | None, typer.Option(help="Threshold: this squared distance.")]
-Budget = Annotated[int | None, typer.Option(help="Threshold: flag at most so many images, the worst of the batch.")]
-Discoveries = Annotated[
-    float | None, typer.Option("--fdr", help="Select images of which at most this share is normal. Default: 0.1.")
-]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the log and, on errors, where they arose.")]
 
 
 def _embed_settings(
@@ -89,6 +83,10 @@ def _given(**settings: float | None) -> dict[str, float]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
+def _clean_settings(rule: Clean, contamination: float | None, drop: float | None) -> dict[str, str | float | None]:
+    return {"rule": rule.value, "contamination": contamination, "drop_fraction": drop}
+
+
 def _absolute(url: str) -> str:
     """Return a path or URL as an absolute URI: a flow may run in another folder than this one."""
     from dn2.store.files import locate
@@ -103,7 +101,7 @@ def ingest(source: Source, store: Store = "dn2-store", dataset: Dataset = None, 
         from flows.parameters import IngestParameters
 
         parameters = IngestParameters(source=_absolute(source), store=_absolute(store), dataset=dataset)
-        say(_describe_dataset(run("ingest", parameters)))
+        describe_dataset(run("ingest", parameters))
 
 
 @app.command()
@@ -131,8 +129,41 @@ def embed(
             }
         )
         done = run("embed", parameters)
-        say(_describe_dataset(done.dataset))
+        describe_dataset(done.dataset)
         say(f"embedded {done.embedded}, rejected {done.rejected}, by {done.embedder}, in {len(done.shards)} shards")
+
+
+@app.command()
+def clean(
+    source: Source,
+    store: Store = "dn2-store",
+    dataset: Dataset = None,
+    backbone: Backbone = "auto",
+    rule: Annotated[Clean, typer.Option("--clean", help="The rule: auto, or the paper's.")] = Clean.auto,
+    contamination: Contamination = None,
+    drop: Drop = None,
+    engine: EngineOption = Engine.auto,
+    device: Device = "auto",
+    batch_size: BatchSize = 32,
+    shard_size: ShardSize = 2000,
+    verbose: Verbose = False,
+) -> None:
+    """Show which training images do not look like the others. Training drops them with --clean."""
+    with console.session(verbose=verbose) as run:
+        from flows.parameters import CleanParameters
+
+        parameters = CleanParameters.model_validate(
+            {
+                "source": _absolute(source),
+                "store": _absolute(store),
+                "dataset": dataset,
+                "embed": _embed_settings(backbone, engine, device, batch_size, shard_size),
+                "clean": _clean_settings(rule, contamination, drop),
+            }
+        )
+        began = time.monotonic()
+        done = run("clean", parameters)
+        describe_cleaning(done, time.monotonic() - began)
 
 
 @app.command()
@@ -145,6 +176,9 @@ def train(
     k: Annotated[int, typer.Option(help="Neighbours whose distances are averaged.")] = 2,
     metric: Annotated[Metric, typer.Option(help="l2 as in the paper, or cosine.")] = Metric.l2,
     far: Annotated[float, typer.Option(help="Share of normal images that may be flagged (false-alarm rate).")] = 0.01,
+    clean: CleanOption = Clean.none,
+    contamination: Contamination = None,
+    drop: Drop = None,
     engine: EngineOption = Engine.auto,
     device: Device = "auto",
     batch_size: BatchSize = 32,
@@ -161,6 +195,7 @@ def train(
                 "dataset": dataset,
                 "bank": bank,
                 "embed": _embed_settings(backbone, engine, device, batch_size, shard_size),
+                "clean": _clean_settings(clean, contamination, drop),
                 "fit": {"k": k, "metric": metric.value, "false_alarm_rate": far},
             },
         )
@@ -172,14 +207,7 @@ def _train(run: console.Run, values: dict[str, Any]) -> None:
     parameters = TrainParameters.model_validate(values)
     began = time.monotonic()
     done = run("train", parameters)
-    say(
-        f"bank {done.name}, version {done.version}: {done.rows} normal images, {done.rejected} rejected, "
-        f"{done.embedder.rpartition('-')[0]}, k = {done.k}, {done.metric}"
-    )
-    say(
-        f"threshold {done.threshold:.4g}: flags about {done.attainable_rate:.2%} of normal images "
-        f"({done.calibration}, {done.calibration_rows} scores); {time.monotonic() - began:.1f} s"
-    )
+    describe_bank(done, parameters.store, time.monotonic() - began)
 
 
 @app.command()
@@ -229,22 +257,8 @@ def _score(run: console.Run, values: dict[str, Any]) -> Any:
     parameters = ScoreParameters.model_validate(values)
     began = time.monotonic()
     done = run("score", parameters)
-    _describe_report(done, values["out"], time.monotonic() - began)
+    describe_report(done, values["out"], time.monotonic() - began)
     return done
-
-
-def _describe_report(done: Any, out: str | None, seconds: float) -> None:
-    say(
-        f"{done.anomalous} of {done.scored} images are anomalous (score above {done.threshold:.4g}), "
-        f"{done.rejected} could not be read; {seconds:.1f} s"
-    )
-    say(
-        f"threshold: {done.rule}; {done.selected} images are selected at a false-discovery rate of "
-        f"{100 * done.false_discovery_rate:.4g}%"
-    )
-    for warning in done.warnings:
-        console.warn(warning)
-    say(f"report: {done.html if out is None else Path(out) / 'report.html'}")
 
 
 @app.command()
@@ -284,7 +298,7 @@ def rethreshold(
         parameters = RethresholdParameters.model_validate(values)
         began = time.monotonic()
         done = run("rethreshold", parameters)
-        _describe_report(done, target, time.monotonic() - began)
+        describe_report(done, target, time.monotonic() - began)
 
 
 @app.command()
@@ -304,20 +318,10 @@ def nightly(
         try:
             outcomes = run("nightly-score", NightlyParameters(sources=_absolute(sources), rescore=rescore))
         except NightError as error:
-            _describe_night(error.outcomes)
+            describe_night(error.outcomes)
             raise
-        _describe_night(outcomes)
+        describe_night(outcomes)
         say(f"{len(outcomes)} source{'' if len(outcomes) == 1 else 's'} in {time.monotonic() - began:.1f} s")
-
-
-def _describe_night(outcomes: Any) -> None:
-    for outcome in outcomes:
-        if outcome.error is None:  # failures are told together, at the end
-            say(f"{outcome.source}, bank {outcome.bank}: {outcome.in_words()}")
-        if outcome.report is not None:
-            for warning in outcome.report.warnings:
-                console.warn(warning)
-            say(f"report: {outcome.report.html}")
 
 
 @app.command()
@@ -339,21 +343,7 @@ def demo(
         say(f"\n$ dn2 score {batch} --store {store} --bank bricks --out {report}")
         done = _score(run, {"source": str(batch), "store": store, "bank": "bricks", "out": str(report)})
         figures = evaluate(done, store)
-        say("\nwhat is known about these images, compared with their scores:")
-        say(f"demo_roc_auc: {figures.roc_auc:.4f}")
-        for kind, value in figures.roc_auc_by_kind.items():
-            say(f"demo_roc_auc_{kind}: {value:.4f}")
-        for kind, value in figures.recall_by_kind.items():
-            say(f"demo_recall_{kind}: {value:.4f}")
-        say(f"demo_false_alarm_rate: {figures.false_alarm_rate:.4f}")
-        for kind, count in figures.counts.items():
-            say(f"demo_count_{kind}: {count}")
-        hard = min(figures.recall_by_kind, key=lambda kind: figures.recall_by_kind[kind])
-        say(
-            f"\nHardest at this threshold: {hard} ({figures.recall_by_kind[hard]:.0%} found). With only "
-            f"{figures.counts['good']} normal images to calibrate on, the threshold is the largest normal score; "
-            f"more normal images would make it sharper."
-        )
+        describe_demo(figures)
         say(f"\nOpen the report:\n  {report / 'report.html'}\n\nGo on with your own folders:")
         say("  dn2 train PHOTOS/NORMAL --bank mine\n  dn2 score PHOTOS/NEW --bank mine --out mine-report")
 
@@ -371,13 +361,6 @@ def _main(
     ] = False,
 ) -> None:
     pass
-
-
-def _describe_dataset(done: Any) -> str:
-    counts = f"{done.added} added, {done.changed} changed, {done.vanished} vanished"
-    if not (done.added or done.changed or done.vanished):
-        counts = "nothing changed, nothing written"
-    return f"dataset {done.name}: {done.images} images, {counts}; {done.ignored} other files ignored"
 
 
 def main() -> None:

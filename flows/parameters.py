@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from dn2.config import Config, EmbedConfig, FitConfig, Name, ScoreConfig, ThresholdConfig
+from dn2.config import CleanConfig, Config, EmbedConfig, FitConfig, Name, ScoreConfig, ThresholdConfig
 from dn2.errors import ConfigError
 
 
@@ -42,10 +42,19 @@ class EmbedParameters(IngestParameters):
     embed: EmbedConfig = Field(default_factory=EmbedConfig, description="Backbone, engine and sizes.")
 
 
+class CleanParameters(EmbedParameters):
+    """Training images, and how they are cleaned."""
+
+    clean: CleanConfig = Field(CleanConfig(rule="auto"), description="Which images are dropped.")
+
+
 class TrainParameters(EmbedParameters):
     """Normal images, and the bank to make of them."""
 
     bank: Name = Field("default", description="Name of the bank.")
+    clean: CleanConfig = Field(
+        default_factory=CleanConfig, description="Which training images are dropped before; none by default."
+    )
     fit: FitConfig = Field(default_factory=FitConfig, description="How embeddings become a bank with a threshold.")
 
 

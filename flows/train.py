@@ -6,7 +6,7 @@ from prefect import flow
 
 import tasks.steps as step
 from dn2.records import BankVersion
-from flows.artifacts import show_bank
+from flows.artifacts import show_bank, show_cleaning
 from flows.parameters import TrainParameters
 from flows.steps import embed_source
 from flows.watched import watched
@@ -14,9 +14,13 @@ from flows.watched import watched
 
 @flow(name="train")
 def train(parameters: TrainParameters) -> BankVersion:
-    """Embed normal images and make a bank version with a threshold."""
+    """Embed normal images, clean them if asked to, and make a bank version with a threshold."""
     with watched():
         embedded = embed_source(parameters)
-        bank = step.fit(embedded, parameters.store, parameters.bank, parameters.fit)
+        cleaning = None
+        if parameters.clean.rule != "none":
+            cleaning = step.clean(embedded, parameters.store, parameters.clean)
+            show_cleaning(cleaning, parameters.store)
+        bank = step.fit(embedded, parameters.store, parameters.bank, parameters.fit, cleaning)
         show_bank(bank)
     return bank

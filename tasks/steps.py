@@ -19,7 +19,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.logging import get_run_logger
 
 import dn2
-from dn2.config import EmbedConfig, FitConfig, ScoreConfig
+from dn2.config import CleanConfig, EmbedConfig, FitConfig, ScoreConfig
 from dn2.errors import EmptySourceError, SourceError, StoreError
 from dn2.features.embed import embed_shards, resolved
 from dn2.features.shards import plan_shards
@@ -28,6 +28,7 @@ from dn2.images.drops import look as find_complete
 from dn2.images.drops import remember as write_look
 from dn2.records import (
     BankVersion,
+    Cleaning,
     Dataset,
     Embedded,
     EmbeddedShard,
@@ -143,11 +144,18 @@ def embed(
         return embed_shards(shards, store, config=config, total=total)
 
 
+@task(name="clean", **_STEP)
+def clean(embedded: Embedded, store: str, config: CleanConfig) -> Cleaning:
+    """Tell the typical training images from the others."""
+    with _logged("cleaning %d images by the rule %s", embedded.embedded, config.rule):
+        return dn2.clean(embedded, store, config=config)
+
+
 @task(name="fit", **_STEP)
-def fit(embedded: Embedded, store: str, bank: str, config: FitConfig) -> BankVersion:
+def fit(embedded: Embedded, store: str, bank: str, config: FitConfig, cleaning: Cleaning | None = None) -> BankVersion:
     """Make a bank version with its threshold."""
     with one_writer(bank), _logged("fitting bank %s to %d images", bank, embedded.embedded):
-        return dn2.fit(embedded, store, bank=bank, config=config)
+        return dn2.fit(embedded, store, bank=bank, config=config, cleaning=cleaning)
 
 
 @task(name="open-bank", **_STEP)

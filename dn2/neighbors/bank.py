@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from functools import lru_cache
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from dn2.store.schemas import BANK_ROWS, CALIBRATION
 from dn2.store.storage import Store
 from dn2.store.tables import concat, iter_rows, read_config, read_table
 
+_NEEDED = [field.name for field in fields(BankVersion) if field.default is MISSING]  # older versions have no others
 _BYTES_PER_ROW = 300  # ids, URI and keys of one row in memory, rounded up
 
 
@@ -46,7 +47,7 @@ def open_bank(store: str | os.PathLike[str] | Store, name: str, *, version: str 
 
 def _document(store: Store, name: str, version: str) -> dict[str, Any]:
     path = layout.bank_version(name, version)
-    document = read_document(store, path, BANK_VERSION, ["segments", *(field.name for field in fields(BankVersion))])
+    document = read_document(store, path, BANK_VERSION, ["segments", *_NEEDED])
     if (document["name"], document["version"]) != (name, version):
         raise SchemaError(
             f"{store.uri_of(path)}: got bank {document['name']!r} version {document['version']!r}, "

@@ -63,27 +63,27 @@ def search(
     """
     if k > len(bank):
         raise BankError(f"k: got {k}, expected at most {len(bank)}, the number of rows in the bank")
-    keyed = _Keys(query_keys, bank_keys)
+    keyed = Keys(query_keys, bank_keys)
     rows = np.empty((len(queries), k), np.int64)
     distances = np.empty((len(queries), k), np.float32)
     # one bank row of a block costs: its float32 copy, its products with a block of queries, and top-k's indices
     block = max(1024, int(memory_mb * 2**20 / (4 * bank.shape[1] + 12 * min(_QUERIES, max(1, len(queries))))))
     for start in range(0, len(queries), _QUERIES):
         numbers = np.arange(start, min(start + _QUERIES, len(queries)))
-        products = _Products(queries[numbers], numbers, bank, keyed, block, device)
+        products = Products(queries[numbers], numbers, bank, keyed, block, device)
         candidates, beyond, slack = _candidates(products, k)
         best_rows, best = _nearest(queries[numbers], bank, candidates, k)
         if not np.isfinite(best).all():
             raise BankError(f"k: got {k}, but fewer bank rows are left for a query once its own are passed over")
         unsure = np.flatnonzero(best[:, -1] >= beyond)
         for at in (unsure[low : low + _UNSURE] for low in range(0, len(unsure), _UNSURE)):
-            products = _Products(queries[numbers[at]], numbers[at], bank, keyed, block, device)
+            products = Products(queries[numbers[at]], numbers[at], bank, keyed, block, device)
             best_rows[at], best[at] = _within(products, best[at, -1] + slack[at], k)
         rows[numbers], distances[numbers] = best_rows, best
     return Neighbors(rows, distances)
 
 
-class _Products:
+class Products:
     """|b|^2 - 2qb of some queries and the bank, block by block; |q|^2 is the same for all rows of the bank.
 
     Attributes:
@@ -98,7 +98,7 @@ class _Products:
         queries: npt.NDArray[np.float16],
         numbers: npt.NDArray[np.int64],
         bank: npt.NDArray[np.float16],
-        keyed: _Keys,
+        keyed: Keys,
         block: int,
         device: str,
     ) -> None:
@@ -112,7 +112,7 @@ class _Products:
         queries = torch.from_numpy(self.queries.astype(np.float32)).to(self._device)
         for low in range(0, len(self.bank), self._block):
             high = min(low + self._block, len(self.bank))
-            part = torch.from_numpy(np.asarray(self.bank[low:high], np.float32)).to(self._device)
+            part = torch.from_numpy(np.array(self.bank[low:high])).to(self._device).float()  # faster than numpy's
             norms = (part * part).sum(1)
             self.largest = max(self.largest, float(norms.max()))
             products = torch.addmm(norms, queries, part.T, alpha=-2)
@@ -126,7 +126,7 @@ class _Products:
 
 
 def _candidates(
-    products: _Products, k: int
+    products: Products, k: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Pick the rows with the smallest products.
 
@@ -160,7 +160,7 @@ def _nearest(
 
 
 def _within(
-    products: _Products, limits: npt.NDArray[np.float64], k: int
+    products: Products, limits: npt.NDArray[np.float64], k: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Return the k nearest rows, and their squared distances, among all rows whose products lie within (Q,) limits."""
     limit = torch.from_numpy((limits - products.norms).astype(np.float32))[:, None]
@@ -192,7 +192,7 @@ def _distances(
     return exact
 
 
-class _Keys:
+class Keys:
     """Which bank rows a query must pass over, found by sorting once instead of comparing all with all."""
 
     def __init__(self, queries: npt.NDArray[np.int64] | None, bank: npt.NDArray[np.int64] | None) -> None:

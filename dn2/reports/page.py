@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from dn2.records import BankVersion, Report
+from dn2.reports.pictures import data_uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,7 @@ class Card:
 
     def picture(self, image_id: str) -> str:
         """Return a data URI, or nothing where no thumbnail is known."""
-        data = self.pictures.get(image_id)
-        return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}" if data else ""
+        return data_uri(self.pictures.get(image_id))
 
     @property
     def neighbors(self) -> list[tuple[str, str, float]]:
@@ -54,10 +53,16 @@ def render(
         rejects: URI and reason of images that could not be read, perhaps not all.
         histogram: an SVG element made by us.
     """
+    picture = Markup(histogram)  # noqa: S704  (drawn by us from numbers)
+    return page_template("report.html.j2").render(
+        report=report, bank=bank, above=above, cards=cards, rejects=rejects, histogram=picture
+    )
+
+
+def page_template(name: str) -> Template:
+    """Return a page's template; whatever is put into it is escaped."""
     environment = Environment(
         loader=PackageLoader("dn2.reports", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["name"] = lambda uri: uri.rpartition("/")[2]
-    template = environment.get_template("report.html.j2")
-    picture = Markup(histogram)  # noqa: S704  (drawn by us from numbers)
-    return template.render(report=report, bank=bank, above=above, cards=cards, rejects=rejects, histogram=picture)
+    return environment.get_template(name)

@@ -18,9 +18,9 @@ from dn2.records import BankVersion, Decision, Report, Scored, WorstImage
 from dn2.reports.figure import Histogram, histogram_png, histogram_svg
 from dn2.reports.files import PAGE, PICTURE, SUMMARY, part_path
 from dn2.reports.page import Card, render
-from dn2.store import layout
+from dn2.reports.pictures import thumbnails
 from dn2.store.documents import REPORT_SUMMARY, as_record, read_document, write_document
-from dn2.store.schemas import REPORT, THUMBNAILS
+from dn2.store.schemas import REPORT
 from dn2.store.storage import Store
 from dn2.store.tables import read_table
 
@@ -138,26 +138,9 @@ def _record(row: dict[str, Any]) -> WorstImage:
 
 
 def _cards(store: Store, scored: Scored, bank: BankVersion, worst: list[tuple[int, dict[str, Any]]]) -> list[Card]:
-    wanted: dict[str, set[str]] = {}
-    for number, row in worst:
-        wanted.setdefault(scored.parts[number].shard, set()).add(row["image_id"])
     shards = shards_of(store, bank, {neighbor for _, row in worst for neighbor in row["neighbor_ids"]})
-    for neighbor, shard in shards.items():
-        wanted.setdefault(shard, set()).add(neighbor)
-    pictures: dict[str, bytes] = {}
-    for shard, ids in wanted.items():
-        pictures |= _thumbnails(store, shard, ids)
+    pictures = thumbnails(store, shards | {row["image_id"]: scored.parts[number].shard for number, row in worst})
     return [Card(row, pictures) for _, row in worst]
-
-
-def _thumbnails(store: Store, shard: str, image_ids: set[str]) -> dict[str, bytes]:
-    """Return JPEG bytes by image id; a bank copied from another store may have none."""
-    path = layout.thumbnails(shard)
-    if not store.exists(path):
-        return {}
-    table = read_table(store, path, THUMBNAILS)
-    names = table["image_id"].to_pylist()
-    return {name: table["thumbnail"][row].as_py() for row, name in enumerate(names) if name in image_ids}
 
 
 def _rejects(store: Store, scored: Scored, parts: Sequence[str]) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from logging import getLogger
 from typing import Any
 
@@ -12,22 +13,38 @@ import numpy as np
 import numpy.typing as npt
 
 from dn2.config import FitConfig, check_name, fingerprint
-from dn2.errors import BankError, RejectedError
+from dn2.errors import BankError
 from dn2.neighbors.bank import check_memory, keys, make_current, open_bank, prepared, publish, segment_vectors
 from dn2.neighbors.exact import search
 from dn2.neighbors.vectors import write_vectors
 from dn2.progress import advance
-from dn2.records import BankVersion, Embedded, EmbeddedShard
-from dn2.scoring.calibration import LEAVE_ONE_OUT_ROWS, held_out_rows, leave_one_out, usable_groups
+from dn2.records import BankVersion, Cleaning, Embedded
+from dn2.scoring.calibration import LEAVE_ONE_OUT_ROWS, held_out_rows, trusted, usable_groups
+from dn2.scoring.cleaning import kept_rows
+from dn2.scoring.rows import check_rejects, described, dim_of, image_rows, image_vectors
 from dn2.scoring.scores import mean_distance, threshold_at
 from dn2.store import layout
 from dn2.store.lock import locked
-from dn2.store.schemas import BANK_ROWS, CALIBRATION, EMBEDDINGS, REJECTS
+from dn2.store.schemas import BANK_ROWS, CALIBRATION
 from dn2.store.storage import Store
-from dn2.store.tables import column_vectors, concat, keep_rows, read_table, with_constant, writing
+from dn2.store.tables import keep_rows, writing
 
 log = getLogger(__name__)
-_ROW_COLUMNS = ["image_id", "uri", "content_sha256", "group_id", "label"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """What each training image is used for.
+
+    Attributes:
+        in_bank: (N,) bool, others are compared with it.
+        calibrates: (N,) bool, its own score is a calibration score.
+        method: leave-one-out or held-out.
+    """
+
+    in_bank: npt.NDArray[np.bool_]
+    calibrates: npt.NDArray[np.bool_]
+    method: str
 
 
 def fit(
@@ -36,6 +53,7 @@ def fit(
     *,
     bank: str,
     config: FitConfig | None = None,
+    cleaning: Cleaning | None = None,
 ) -> BankVersion:
     """Make a version of a bank from embedded normal images, with a threshold, and make it the current one.
 
@@ -48,54 +66,62 @@ def fit(
         store: where dn2 keeps its files.
         bank: the bank's name.
         config: neighbours, metric, false-alarm rate.
+        cleaning: what `clean` returned for the same images: only those that it keeps go into the bank. The others
+            still calibrate it, but for the share that is taken for anomalies.
 
     Raises:
         RejectedError: too many images could not be read; their list is written to the store first.
         BankError: too few images for k, or too many for the memory budget.
+        ConfigError: the cleaning is one of other images.
         StoreError: the store cannot be written, or another run has been writing the same bank for an hour.
     """
     store, config = Store.open(store), config or FitConfig()
     name = check_name(bank)
-    _check_rejects(embedded, store, config)
+    check_rejects(embedded, store, config)
     with locked(store, layout.bank(name)):
-        record = _version(embedded, store, name, config)
+        record = _version(embedded, store, name, config, cleaning)
         make_current(store, record)
     _warn(record)
     return record
 
 
-def _version(embedded: Embedded, store: Store, name: str, config: FitConfig) -> BankVersion:
+def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cleaning: Cleaning | None) -> BankVersion:
     """Return the version that these embeddings and settings make, from the store if it is there already."""
-    described = [[shard.path, *shard.shard.superseded] for shard in embedded.shards]
+    images, cleaned = described(embedded), [] if cleaning is None else [cleaning.fingerprint]
     settings = config.model_dump(mode="json", include={"k", "metric", "false_alarm_rate", "calibration"})
-    version = fingerprint([name, embedded.embedder, described, settings])
+    version = fingerprint([name, embedded.embedder, images, settings, *cleaned])
     if store.exists(layout.bank_version(name, version)):
         return open_bank(store, name, version=version)
-    dim = _dim(embedded, store)
-    check_memory(embedded.embedded, dim, config.bank_memory_gb)
-    rows = _rows(embedded, store)
-    kept, method = _split(rows, config)
-    segment = fingerprint([embedded.embedder, described, config.metric, method])
-    _write_segment(store, layout.bank_segment(name, segment), embedded, rows, kept, config)
-    scores = _calibrate(store, layout.bank_segment(name, segment), embedded, rows, kept, config)
+    dim = dim_of(embedded, store)
+    check_memory(embedded.embedded if cleaning is None else cleaning.kept, dim, config.bank_memory_gb)
+    rows = image_rows(embedded, store)
+    split = _split(rows, config, np.ones(rows.num_rows, bool) if cleaning is None else kept_rows(rows, store, cleaning))
+    segment = fingerprint([embedded.embedder, images, config.metric, split.method, *cleaned])
+    _write_segment(store, layout.bank_segment(name, segment), embedded, rows, split.in_bank, config)
+    scores = _calibrate(store, layout.bank_segment(name, segment), embedded, rows, split, config)
+    normal = trusted(scores, 0.0 if cleaning is None else cleaning.contamination)
+    scores, calibrated = scores[normal], keep_rows(keep_rows(rows, split.calibrates), normal)
     threshold, attainable = threshold_at(scores, config.false_alarm_rate)
     record = BankVersion(
         name=name,
         version=version,
         embedder=embedded.embedder,
-        rows=int(kept.sum()),
+        rows=int(split.in_bank.sum()),
         dim=dim,
         k=config.k,
         metric=config.metric,
         threshold=threshold,
         false_alarm_rate=config.false_alarm_rate,
         attainable_rate=attainable,
-        calibration=method,
+        calibration=split.method,
         calibration_rows=len(scores),
         rejected=embedded.rejected,
+        cleaning=None if cleaning is None else layout.cleaning(cleaning.fingerprint),
+        dropped=0 if cleaning is None else cleaning.dropped,
+        contamination=0.0 if cleaning is None else cleaning.contamination,
     )
-    calibrated = rows if method == "leave-one-out" else keep_rows(rows, ~kept)
-    with writing(store, layout.bank_calibration(name, version), CALIBRATION, {"method": method, **settings}) as file:
+    footer = {"method": split.method, **settings, "contamination": record.contamination}
+    with writing(store, layout.bank_calibration(name, version), CALIBRATION, footer) as file:
         file.write(
             {
                 **{c: calibrated[c].combine_chunks() for c in ("image_id", "group_id", "label")},
@@ -121,123 +147,77 @@ def _warn(record: BankVersion) -> None:
         )
 
 
-def _check_rejects(embedded: Embedded, store: Store, config: FitConfig) -> None:
-    rejected, images = embedded.rejected, embedded.embedded + embedded.rejected
-    too_many = rejected > config.max_rejects and rejected > config.max_reject_rate * images
-    if not too_many and embedded.embedded:
-        return
-    path = layout.rejects(embedded.dataset.name, embedded.dataset.fingerprint)
-    with writing(store, path, REJECTS, config.model_dump(mode="json")) as file:
-        for shard in embedded.shards:
-            table = _living(shard, store, [*REJECTS.columns.names])
-            table = keep_rows(table, table["reject_reason"].is_valid().to_numpy())
-            file.write({column: table[column].combine_chunks() for column in table.column_names})
-    limit = max(config.max_rejects, int(config.max_reject_rate * images))
-    expected = f"at most {limit}" if embedded.embedded else "some that can"
-    raise RejectedError(
-        f"training images from {embedded.dataset.source}: got {rejected} of {images} that cannot be read, expected "
-        f"{expected}; they are listed with reasons in {store.uri_of(path)}; mend or remove them"
-        + (", or raise max_reject_rate or max_rejects" if embedded.embedded else "")
-    )
+def _split(rows: Any, config: FitConfig, typical: npt.NDArray[np.bool_]) -> _Split:
+    """Return what each row is used for.
 
-
-def _living(shard: EmbeddedShard, store: Store, columns: list[str]) -> Any:
-    """Return an Arrow table of the rows of a shard that stand for an image of the dataset as it is now."""
-    table = read_table(store, shard.path, EMBEDDINGS, columns)
-    mask = np.ones(table.num_rows, bool)
-    mask[list(shard.shard.superseded)] = False
-    return keep_rows(table, mask)
-
-
-def _rows(embedded: Embedded, store: Store) -> Any:
-    """Return an Arrow table with one row for each embedding, in shard order."""
-    tables = []
-    for shard in embedded.shards:
-        table = _living(shard, store, [*_ROW_COLUMNS, "reject_reason"])
-        table = keep_rows(table, ~table["reject_reason"].is_valid().to_numpy()).select(_ROW_COLUMNS)
-        tables.append(with_constant(table, "shard", shard.path))
-    return concat(tables)
-
-
-def _vectors(embedded: Embedded, store: Store) -> Iterator[npt.NDArray[np.float16]]:
-    """Yield the embeddings of each shard, (M, D) float16, in the order of `_rows`."""
-    for shard in embedded.shards:
-        vectors, _ = column_vectors(_living(shard, store, ["embedding"])["embedding"])
-        yield vectors
-
-
-def _dim(embedded: Embedded, store: Store) -> int:
-    dim: int = read_table(store, embedded.shards[0].path, EMBEDDINGS, ["embedding"])["embedding"].type.list_size
-    return dim
-
-
-def _split(rows: Any, config: FitConfig) -> tuple[npt.NDArray[np.bool_], str]:
-    """Return which rows (N,) go into the bank, and how its calibration scores will be made."""
+    Args:
+        rows: an Arrow table of N images.
+        config: how calibration scores are made.
+        typical: (N,) which images cleaning has kept.
+    """
     method = config.calibration
     if method == "auto":
         method = "leave-one-out" if rows.num_rows <= LEAVE_ONE_OUT_ROWS else "held-out"
     contents = keys(rows["content_sha256"].to_pylist())
-    kept = np.ones(rows.num_rows, bool)
+    calibrates = np.ones(rows.num_rows, bool)
+    in_bank = typical
     if method == "held-out":
-        kept = ~held_out_rows(contents, keys(rows["group_id"].to_pylist()))
-        if kept.all():
+        calibrates = held_out_rows(contents, keys(rows["group_id"].to_pylist()))
+        in_bank = typical & ~calibrates
+        if not calibrates.any():
             raise BankError(
-                f"calibration: got held-out with {len(kept)} normal images, of which no fifth can be set apart (too "
-                f"few, or in groups too large), expected more images or smaller groups; or use leave-one-out"
+                f"calibration: got held-out with {rows.num_rows} normal images, of which no fifth can be set apart "
+                f"(too few, or in groups too large), expected more images or smaller groups; or use leave-one-out"
             )
-    distinct = len(np.unique(contents[kept]))
+    distinct = len(np.unique(contents[in_bank]))
     if distinct < config.k + 1:
         raise BankError(
             f"k: got {config.k} with {distinct} different normal images in the bank, expected at least "
             f"{config.k + 1}: an image is never its own neighbour; give more normal images or a smaller k"
         )
-    return kept, method
+    return _Split(in_bank, calibrates, method)
 
 
 def _write_segment(
-    store: Store, path: str, embedded: Embedded, rows: Any, kept: npt.NDArray[np.bool_], config: FitConfig
+    store: Store, path: str, embedded: Embedded, rows: Any, in_bank: npt.NDArray[np.bool_], config: FitConfig
 ) -> None:
     if store.exists(f"{path}.parquet"):
         return
 
     def blocks() -> Iterator[npt.NDArray[np.float16]]:
         read = 0
-        for vectors in _vectors(embedded, store):
-            yield prepared(vectors[kept[read : read + len(vectors)]], config.metric)
+        for vectors in image_vectors(embedded, store):
+            yield prepared(vectors[in_bank[read : read + len(vectors)]], config.metric)
             read += len(vectors)
 
-    shape = (int(kept.sum()), _dim(embedded, store))
+    shape = (int(in_bank.sum()), dim_of(embedded, store))
     checksum = write_vectors(store, f"{path}.npy", shape, blocks())
     footer = {"embedder": embedded.embedder, "metric": config.metric, "vectors_crc32": checksum}
     with writing(store, f"{path}.parquet", BANK_ROWS, footer) as file:
-        table = keep_rows(rows, kept)
+        table = keep_rows(rows, in_bank)
         file.write({column: table[column].combine_chunks() for column in table.column_names})
 
 
 def _calibrate(
-    store: Store, path: str, embedded: Embedded, rows: Any, kept: npt.NDArray[np.bool_], config: FitConfig
+    store: Store, path: str, embedded: Embedded, rows: Any, split: _Split, config: FitConfig
 ) -> npt.NDArray[np.float32]:
-    """Return the calibration scores, in the order of the rows they belong to."""
+    """Return the scores of the rows that calibrate, in their order: each against the bank rows that are not itself."""
     bank = segment_vectors(store, path)
     row_keys = np.stack([keys(rows[column].to_pylist()) for column in ("image_id", "content_sha256", "group_id")])
-    row_keys[2] = usable_groups(row_keys[2], row_keys[1], config.k)
-    if kept.all():
-        scores = leave_one_out(bank, config.k, row_keys, memory_mb=config.search_memory_mb)
-        advance("calibrate", len(scores), total=len(scores))
-        return scores
+    row_keys[2] = usable_groups(row_keys[2], row_keys[1], config.k, split.in_bank)
     parts: list[npt.NDArray[np.float32]] = []
     read = 0
-    for vectors in _vectors(embedded, store):
-        mine = np.arange(read, read + len(vectors))[~kept[read : read + len(vectors)]]
+    for vectors in image_vectors(embedded, store):
+        mine = np.flatnonzero(split.calibrates[read : read + len(vectors)])
         found = search(
-            prepared(vectors[mine - read], config.metric),
+            prepared(vectors[mine], config.metric),
             bank,
             config.k,
-            query_keys=row_keys[:, mine],
-            bank_keys=row_keys[:, kept],
+            query_keys=row_keys[:, read + mine],
+            bank_keys=row_keys[:, split.in_bank],
             memory_mb=config.search_memory_mb,
         )
         parts.append(mean_distance(found.distances))
         read += len(vectors)
-        advance("calibrate", len(mine), total=int((~kept).sum()))
+        advance("calibrate", len(mine), total=int(split.calibrates.sum()))
     return np.concatenate(parts)

@@ -15,6 +15,7 @@ from dn2.store.tables import producer
 
 BANK_POINTER = "dn2.bank_pointer"
 BANK_VERSION = "dn2.bank_version"
+CLEANING_SUMMARY = "dn2.cleaning_summary"
 DROP = "dn2.drop"
 REPORT_SUMMARY = "dn2.report_summary"
 WATCH = "dn2.watch"

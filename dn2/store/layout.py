@@ -33,6 +33,16 @@ def rejects(dataset: str, fingerprint: str) -> str:
     return f"rejects/{dataset}/{fingerprint}.parquet"
 
 
+def cleaning(fingerprint: str) -> str:
+    """Return the folder of a cleaning."""
+    return f"cleaning/{fingerprint}"
+
+
+def cleaning_rows(folder: str) -> str:
+    """Return the path of a cleaning's table of kept and dropped images."""
+    return f"{folder}/rows.parquet"
+
+
 def bank(name: str) -> str:
     """Return a bank's folder."""
     return f"banks/{name}"

@@ -88,6 +88,22 @@ REJECTS = Schema(
     pa.schema([_required(name, pa.string()) for name in ("image_id", "uri", "reject_reason")]),
 )
 
+CLEANING = Schema(
+    "dn2.cleaning",
+    1,
+    pa.schema(
+        [
+            _required("image_id", pa.string()),
+            _required("uri", pa.string()),
+            *_GROUPING,
+            _required("score", pa.float32()),  # how odd it is among the training images; higher is odder
+            _required("rank", pa.int64()),  # 1 is the oddest
+            _required("kept", pa.bool_()),
+            pa.field("reason", pa.string()),  # why it was dropped: impurity or margin; null where kept
+        ]
+    ),
+)
+
 BANK_ROWS = Schema(
     "dn2.bank_rows",
     1,

@@ -172,3 +172,10 @@ def keep_rows(table: pa.Table, mask: npt.NDArray[np.bool_]) -> pa.Table:
 def with_constant(table: pa.Table, name: str, value: str) -> pa.Table:
     """Return a table with one more text column, which holds the same value in every row."""
     return table.append_column(name, pa.array([value] * table.num_rows, pa.string()))
+
+
+def with_columns(table: pa.Table, columns: Columns, schema: Schema) -> pa.Table:
+    """Return a table with more columns, of the types that a schema has for them."""
+    for name, values in columns.items():
+        table = table.append_column(name, pa.array(values, schema.columns.field(name).type))
+    return table

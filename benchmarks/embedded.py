@@ -1,0 +1,61 @@
+"""Embeddings from memory as an embedded dataset in a store, as if `dn2.embed` had made it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import dn2
+from benchmarks.fashion import FOLDER
+from dn2.records import Dataset, Embedded, EmbeddedShard, Shard
+from dn2.store import layout
+from dn2.store.schemas import EMBEDDINGS
+from dn2.store.tables import count_rows, vector_column, writing
+
+_ROWS = 20_000  # of a shard
+
+
+def write_embedded(store: dn2.Store, name: str, vectors: np.ndarray, labels: np.ndarray) -> Embedded:
+    """Return a dataset with one image for each of the (N, D) float16 vectors; its label is told, its bytes are new.
+
+    Args:
+        store: where to, an empty one.
+        name: the dataset's name.
+        vectors: (N, D) float16 of EfficientNet-Lite0.
+        labels: (N,) what is known of each image.
+    """
+    source = dn2.Store.open(FOLDER / "store")
+    (embedder,) = source.names("embeddings")
+    store.write(layout.probes(embedder), source.read(layout.probes(embedder)))
+    for start in range(0, len(vectors), _ROWS):
+        stop = min(start + _ROWS, len(vectors))
+        ids = [f"{row:032x}" for row in range(start, stop)]
+        path, rows = layout.embeddings(embedder, f"{name}-{start:09d}"), stop - start
+        with writing(store, path, EMBEDDINGS.with_dim(vectors.shape[1]), {}) as file:
+            file.write(
+                {
+                    "image_id": ids,
+                    "uri": [f"memory://{name}/{one}" for one in ids],
+                    "group_id": [None] * rows,
+                    "label": [str(label) for label in labels[start:stop]],
+                    "embedding": vector_column(vectors[start:stop], np.ones(rows, bool)),
+                    "content_sha256": ids,
+                    "width": np.full(rows, 28, np.int32),
+                    "height": np.full(rows, 28, np.int32),
+                    "size": np.zeros(rows, np.int64),
+                    "reject_reason": [None] * rows,
+                }
+            )
+    return open_embedded(store, name)
+
+
+def open_embedded(store: dn2.Store, name: str) -> Embedded:
+    """Return a dataset that `write_embedded` has written."""
+    (embedder,) = store.names("embeddings")
+    files = [file for file in sorted(store.names(f"embeddings/{embedder}")) if file.startswith(f"{name}-")]
+    shards = []
+    for file in files:
+        path = f"embeddings/{embedder}/{file}"
+        rows = count_rows(store, path, EMBEDDINGS)
+        shards.append(EmbeddedShard(Shard(name, "memory://", file, 0, rows), path, rows, 0))
+    images = sum(shard.embedded for shard in shards)
+    return Embedded(Dataset(name, f"memory://{name}", ("0",), images, added=images), embedder, tuple(shards))

@@ -1,0 +1,71 @@
+"""Reverse neighbours: how many rows of a sample have a row among their own k nearest.
+
+A count of who has whom among its neighbours needs no common scale: where images are spread out, so are the balls of
+their neighbours. Radovanovic, Nanopoulos, Ivanovic 2015 ("Reverse nearest neighbors in unsupervised distance-based
+outlier detection") call rows that are nobody's neighbour antihubs; Hautamaki, Karkkainen, Franti 2004 use the count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from dn2.neighbors.exact import Keys, Products
+
+_QUERIES = 1024  # per block
+
+
+def distances_to(
+    queries: npt.NDArray[np.float16],
+    query_keys: npt.NDArray[np.int64],
+    centers: npt.NDArray[np.float16],
+    center_keys: npt.NDArray[np.int64],
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield (B, S) float32 squared distances of the next B queries; infinite where they share a key with a centre.
+
+    They are products, rounded like those of `search`, and made to be compared with each other: not to be scores.
+
+    Args:
+        queries: (Q, D) float16.
+        query_keys: (M, Q) int64; -1 is no key.
+        centers: (S, D) float16.
+        center_keys: (M, S) int64.
+    """
+    keyed = Keys(query_keys, center_keys)
+    for low in range(0, len(queries), _QUERIES):
+        numbers = np.arange(low, min(low + _QUERIES, len(queries)))
+        products = Products(queries[numbers], numbers, centers, keyed, len(centers), "cpu")
+        for _, block in products:
+            yield np.maximum(block.numpy() + products.norms.astype(np.float32)[:, None], 0)
+
+
+def radii(distances: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.float32]:
+    """Return (S,) float32: the squared radius of the ball around each row that holds its k nearest others.
+
+    Args:
+        distances: (S, S) float32, infinite for a row and itself.
+        k: below S. Where fewer others are left for a row, its ball holds all of them.
+    """
+    found = np.empty(len(distances), np.float32)
+    for low in range(0, len(distances), _QUERIES):
+        nearest = np.partition(distances[low : low + _QUERIES], k - 1, axis=1)[:, :k]
+        found[low : low + _QUERIES] = np.where(np.isinf(nearest), -1, nearest).max(axis=1)
+    return found
+
+
+def covered(
+    distances: npt.NDArray[np.float32], radii: npt.NDArray[np.float32], weights: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Return (Q,) float32: the weights of the balls in which each row lies.
+
+    Args:
+        distances: (Q, S) float32, squared, of rows to the centres of balls.
+        radii: (S,) float32, squared.
+        weights: (S,) float32.
+    """
+    found = np.empty(len(distances), np.float32)
+    for low in range(0, len(distances), _QUERIES):
+        found[low : low + _QUERIES] = (distances[low : low + _QUERIES] <= radii).astype(np.float32) @ weights
+    return found

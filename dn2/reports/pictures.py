@@ -1,0 +1,35 @@
+"""The small pictures that pages show."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+
+from dn2.store import layout
+from dn2.store.schemas import THUMBNAILS
+from dn2.store.storage import Store
+from dn2.store.tables import read_table
+
+
+def thumbnails(store: Store, shards: Mapping[str, str]) -> dict[str, bytes]:
+    """Return JPEG bytes by image id; images copied from another store may have none.
+
+    Args:
+        store: where dn2 keeps its files.
+        shards: by image id, the embedding shard beside which the thumbnail lies.
+    """
+    wanted: dict[str, set[str]] = {}
+    for image_id, shard in shards.items():
+        wanted.setdefault(shard, set()).add(image_id)
+    found: dict[str, bytes] = {}
+    for shard, ids in wanted.items():
+        if store.exists(path := layout.thumbnails(shard)):
+            table = read_table(store, path, THUMBNAILS)
+            names = table["image_id"].to_pylist()
+            found |= {name: table["thumbnail"][row].as_py() for row, name in enumerate(names) if name in ids}
+    return found
+
+
+def data_uri(picture: bytes | None) -> str:
+    """Return a JPEG picture as a data URI, or nothing where there is none."""
+    return f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}" if picture else ""

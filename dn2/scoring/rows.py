@@ -1,0 +1,81 @@
+"""The images of an embedded dataset, one row each, as training takes them from its shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dn2.config import RejectLimits
+from dn2.errors import RejectedError
+from dn2.records import Embedded, EmbeddedShard
+from dn2.store import layout
+from dn2.store.schemas import EMBEDDINGS, REJECTS
+from dn2.store.storage import Store
+from dn2.store.tables import column_vectors, concat, keep_rows, read_table, reading, with_constant, writing
+
+_ROW_COLUMNS = ["image_id", "uri", "content_sha256", "group_id", "label"]
+
+
+def check_rejects(embedded: Embedded, store: Store, config: RejectLimits) -> None:
+    """Refuse training images of which too many could not be read.
+
+    Raises:
+        RejectedError: more than the limits allow, or all; their list is written to the store first.
+    """
+    rejected, images = embedded.rejected, embedded.embedded + embedded.rejected
+    too_many = rejected > config.max_rejects and rejected > config.max_reject_rate * images
+    if not too_many and embedded.embedded:
+        return
+    path = layout.rejects(embedded.dataset.name, embedded.dataset.fingerprint)
+    with writing(store, path, REJECTS, config.model_dump(mode="json")) as file:
+        for shard in embedded.shards:
+            table = _living(shard, store, [*REJECTS.columns.names])
+            table = keep_rows(table, table["reject_reason"].is_valid().to_numpy())
+            file.write({column: table[column].combine_chunks() for column in table.column_names})
+    limit = max(config.max_rejects, int(config.max_reject_rate * images))
+    expected = f"at most {limit}" if embedded.embedded else "some that can"
+    raise RejectedError(
+        f"training images from {embedded.dataset.source}: got {rejected} of {images} that cannot be read, expected "
+        f"{expected}; they are listed with reasons in {store.uri_of(path)}; mend or remove them"
+        + (", or raise max_reject_rate or max_rejects" if embedded.embedded else "")
+    )
+
+
+def _living(shard: EmbeddedShard, store: Store, columns: list[str]) -> Any:
+    """Return an Arrow table of the rows of a shard that stand for an image of the dataset as it is now."""
+    table = read_table(store, shard.path, EMBEDDINGS, columns)
+    mask = np.ones(table.num_rows, bool)
+    mask[list(shard.shard.superseded)] = False
+    return keep_rows(table, mask)
+
+
+def described(embedded: Embedded) -> list[list[Any]]:
+    """Return which rows of which shards the images are: what the names of all that is made of them depend on."""
+    return [[shard.path, *shard.shard.superseded] for shard in embedded.shards]
+
+
+def image_rows(embedded: Embedded, store: Store) -> Any:
+    """Return an Arrow table with one row for each embedding, in shard order."""
+    tables = []
+    for shard in embedded.shards:
+        table = _living(shard, store, [*_ROW_COLUMNS, "reject_reason"])
+        table = keep_rows(table, ~table["reject_reason"].is_valid().to_numpy()).select(_ROW_COLUMNS)
+        tables.append(with_constant(table, "shard", shard.path))
+    return concat(tables)
+
+
+def image_vectors(embedded: Embedded, store: Store) -> Iterator[npt.NDArray[np.float16]]:
+    """Yield the embeddings of each shard, (M, D) float16, in the order of `image_rows`."""
+    for shard in embedded.shards:
+        vectors, _ = column_vectors(_living(shard, store, ["embedding"])["embedding"])
+        yield vectors
+
+
+def dim_of(embedded: Embedded, store: Store) -> int:
+    """Return the length of an embedding."""
+    with reading(store, embedded.shards[0].path, EMBEDDINGS) as file:
+        dim: int = file.schema_arrow.field("embedding").type.list_size
+    return dim

@@ -1,0 +1,94 @@
+"""What the command line says of what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dn2.records import BankVersion, Cleaning, Dataset, Report
+from flows.console import say, warn
+
+if TYPE_CHECKING:  # they load what a command that fails early does not need
+    from dn2.evaluation.demo import DemoFigures
+    from flows.outcomes import Outcome
+
+
+def describe_dataset(done: Dataset) -> None:
+    """Say what a source holds."""
+    counts = f"{done.added} added, {done.changed} changed, {done.vanished} vanished"
+    if not (done.added or done.changed or done.vanished):
+        counts = "nothing changed, nothing written"
+    say(f"dataset {done.name}: {done.images} images, {counts}; {done.ignored} other files ignored")
+
+
+def describe_cleaning(done: Cleaning, seconds: float) -> None:
+    """Say which training images would be dropped."""
+    how = "estimated" if done.estimated else "as given"
+    say(
+        f"{done.dropped} of {done.images} images would be dropped, {done.kept} kept ({done.rule}); "
+        f"{done.contamination:.1%} are taken for anomalies ({how}); {seconds:.1f} s"
+    )
+    say(f"report: {done.html}")
+
+
+def describe_bank(done: BankVersion, store: str, seconds: float) -> None:
+    """Say what a bank holds, and what its threshold promises."""
+    if done.cleaning is not None:
+        say(
+            f"cleaned: {done.dropped} images dropped, {done.contamination:.1%} taken for anomalies; "
+            f"see {store}/{done.cleaning}/report.html"
+        )
+    say(
+        f"bank {done.name}, version {done.version}: {done.rows} normal images, {done.rejected} rejected, "
+        f"{done.embedder.rpartition('-')[0]}, k = {done.k}, {done.metric}"
+    )
+    say(
+        f"threshold {done.threshold:.4g}: flags about {done.attainable_rate:.2%} of normal images "
+        f"({done.calibration}, {done.calibration_rows} scores); {seconds:.1f} s"
+    )
+
+
+def describe_report(done: Report, out: str | None, seconds: float) -> None:
+    """Say what a batch's report holds, and where it lies."""
+    say(
+        f"{done.anomalous} of {done.scored} images are anomalous (score above {done.threshold:.4g}), "
+        f"{done.rejected} could not be read; {seconds:.1f} s"
+    )
+    say(
+        f"threshold: {done.rule}; {done.selected} images are selected at a false-discovery rate of "
+        f"{100 * done.false_discovery_rate:.4g}%"
+    )
+    for warning in done.warnings:
+        warn(warning)
+    say(f"report: {done.html if out is None else Path(out) / 'report.html'}")
+
+
+def describe_night(outcomes: Sequence[Outcome]) -> None:
+    """Say what became of each source of a night."""
+    for outcome in outcomes:
+        if outcome.error is None:  # failures are told together, at the end
+            say(f"{outcome.source}, bank {outcome.bank}: {outcome.in_words()}")
+        if outcome.report is not None:
+            for warning in outcome.report.warnings:
+                warn(warning)
+            say(f"report: {outcome.report.html}")
+
+
+def describe_demo(figures: DemoFigures) -> None:
+    """Say how the demo's report compares with what is known about its images."""
+    say("\nwhat is known about these images, compared with their scores:")
+    say(f"demo_roc_auc: {figures.roc_auc:.4f}")
+    for kind, value in figures.roc_auc_by_kind.items():
+        say(f"demo_roc_auc_{kind}: {value:.4f}")
+    for kind, value in figures.recall_by_kind.items():
+        say(f"demo_recall_{kind}: {value:.4f}")
+    say(f"demo_false_alarm_rate: {figures.false_alarm_rate:.4f}")
+    for kind, count in figures.counts.items():
+        say(f"demo_count_{kind}: {count}")
+    hard = min(figures.recall_by_kind, key=lambda kind: figures.recall_by_kind[kind])
+    say(
+        f"\nHardest at this threshold: {hard} ({figures.recall_by_kind[hard]:.0%} found). With only "
+        f"{figures.counts['good']} normal images to calibrate on, the threshold is the largest normal score; "
+        f"more normal images would make it sharper."
+    )

@@ -1,0 +1,64 @@
+"""The arguments and options that commands have in common."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Engine(StrEnum):
+    """What runs the network."""
+
+    auto = "auto"
+    openvino = "openvino"
+    torch = "torch"
+
+
+class Metric(StrEnum):
+    """How two embeddings are compared."""
+
+    l2 = "l2"
+    cosine = "cosine"
+
+
+class Clean(StrEnum):
+    """How a training set is cleaned."""
+
+    none = "none"
+    paper = "paper"
+    auto = "auto"
+
+
+Source = Annotated[str, typer.Argument(help="Folder or fsspec URL with images.", show_default=False)]
+Store = Annotated[str, typer.Option(help="Folder or fsspec URL where dn2 keeps its files.")]
+Dataset = Annotated[str | None, typer.Option(help="Name of the dataset. Default: derived from SOURCE.")]
+Bank = Annotated[str, typer.Option(help="Name of the bank of normal images.")]
+Backbone = Annotated[
+    str,
+    typer.Option(help="auto, efficientnet_lite0, resnet18 to resnet152, wide_resnet50_2 or wide_resnet101_2."),
+]
+EngineOption = Annotated[Engine, typer.Option(help="What runs the network.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+BatchSize = Annotated[int, typer.Option(help="Images per forward pass.")]
+ShardSize = Annotated[int, typer.Option(help="Images per shard: what is lost at most when a run is killed.")]
+CleanOption = Annotated[
+    Clean,
+    typer.Option(help="Drop training images that do not look like the others: as the paper does, or better (auto)."),
+]
+Contamination = Annotated[
+    float | None, typer.Option(help="Cleaning: assumed share of anomalies in the training images. Default: estimated.")
+]
+Drop = Annotated[
+    float | None, typer.Option(help="Cleaning: share to drop. Default: 0.5 for paper, by the contamination for auto.")
+]
+Out = Annotated[str | None, typer.Option(help="Local folder to copy the finished report to.")]
+Rate = Annotated[float | None, typer.Option("--far", help="Threshold: flag this share of normal images at most.")]
+Quantile = Annotated[float | None, typer.Option(help="Threshold: this quantile of the bank's calibration scores.")]
+Threshold = Annotated[float | None, typer.Option(help="Threshold: this squared distance.")]
+Budget = Annotated[int | None, typer.Option(help="Threshold: flag at most so many images, the worst of the batch.")]
+Discoveries = Annotated[
+    float | None, typer.Option("--fdr", help="Select images of which at most this share is normal. Default: 0.1.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the log and, on errors, where they arose.")]
