@@ -26,7 +26,8 @@ from dn2.store.storage import Store
 from dn2.store.tables import read_table, with_columns, writing
 
 log = getLogger(__name__)
-_FEWEST = 20  # different images: fewer have no shape that something could stand out from
+_FEWEST = 20  # different images: among fewer nothing can be called odd
+_FEW = 2_000  # images: below, clusters of anomalies are too small to be estimated
 _PAPER_K, _PAPER_DROP = 2, 0.5
 
 
@@ -63,6 +64,13 @@ def clean(embedded: Embedded, store: str | os.PathLike[str] | Store, *, config: 
     sample = _sample(embedded, store, row_keys)
     estimated = config.contamination is None
     contamination = estimated_contamination(sample) if config.contamination is None else config.contamination
+    if estimated and row_keys.shape[1] < _FEW:
+        log.warning(
+            "cleaning %s: a contamination of %.1f%% is a guess, from only %d images; give it if you know it",
+            embedded.dataset.source,
+            100 * contamination,
+            row_keys.shape[1],
+        )
     drop = config.drop_fraction
     if drop is None:
         drop = max(contamination, _PAPER_DROP if config.rule == "paper" else drop_for(contamination))
