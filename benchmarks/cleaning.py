@@ -193,7 +193,7 @@ def measure(mixture: Mixture) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _rows(store: dn2.Store, cleaning: Cleaning) -> dict[str, np.ndarray]:
-    table = read_table(store, layout.cleaning_rows(layout.cleaning(cleaning.fingerprint)), CLEANING)
+    table = read_table(store, layout.cleaning_rows(cleaning.fingerprint), CLEANING)
     order = np.argsort(table["image_id"].to_pylist())
     return {name: table[name].to_numpy()[order] for name in ("score", "kept")}
 

@@ -62,52 +62,77 @@ def clean(embedded: Embedded, store: str | os.PathLike[str] | Store, *, config: 
     rows = image_rows(embedded, store)
     row_keys = np.stack([keys(rows[column].to_pylist()) for column in ("image_id", "content_sha256")])
     sample = _sample(embedded, store, row_keys)
-    estimated = config.contamination is None
-    contamination = estimated_contamination(sample) if config.contamination is None else config.contamination
-    if estimated and row_keys.shape[1] < _FEW:
-        log.warning(
-            "cleaning %s: a contamination of %.1f%% is a guess, from only %d images; give it if you know it",
-            embedded.dataset.source,
-            100 * contamination,
-            row_keys.shape[1],
-        )
-    drop = config.drop_fraction
-    if drop is None:
-        drop = max(contamination, _PAPER_DROP if config.rule == "paper" else drop_for(contamination))
-    elif drop < contamination:
-        raise ConfigError(
-            f"drop_fraction: got {drop:g}, expected at least the estimated contamination, {contamination:.3g}; raise "
-            f"it, or give the contamination if you know it"
-        )
+    contamination = config.contamination
+    if contamination is None:
+        contamination = _estimated(embedded, sample)
+    drop = _drop_fraction(config, contamination)
     if config.rule == "paper":
         scores = _paper(embedded, store, row_keys, config)
     else:
         scores = _auto(embedded, store, row_keys, sample, contamination)
-    count = len(scores)
-    dropped = min(round(drop * count), count - 1)
     order = np.argsort(-scores, kind="stable")
-    rank = np.empty(count, np.int64)
-    rank[order] = np.arange(1, count + 1)
-    impurity = rank <= round(contamination * count)
-    kept = rank > dropped
-    reasons = [None if k else "impurity" if i else "margin" for k, i in zip(kept, impurity, strict=True)]
-    rows = with_columns(rows, {"score": scores, "rank": rank, "kept": kept, "reason": reasons}, CLEANING)
+    rows, dropped = _judged(rows, scores, order, contamination, drop)
     cleaning = Cleaning(
         uri=store.uri_of(folder),
         source=embedded.dataset.source,
         rule=config.rule,
-        images=count,
-        kept=int(kept.sum()),
+        images=len(scores),
+        kept=len(scores) - dropped,
         dropped=dropped,
         contamination=contamination,
-        estimated=estimated,
+        estimated=config.contamination is None,
         drop_fraction=drop,
     )
     footer = {"embedder": embedded.embedder, "contamination": contamination, **config.model_dump(mode="json")}
-    with writing(store, layout.cleaning_rows(folder), CLEANING, footer) as file:
+    with writing(store, layout.cleaning_rows(cleaning.fingerprint), CLEANING, footer) as file:
         file.write({name: rows[name].combine_chunks() for name in CLEANING.columns.names})
     write_cleaning(cleaning, store, folder, rows=rows, order=order, config=config)
     return cleaning
+
+
+def _estimated(embedded: Embedded, sample: Sample) -> float:
+    contamination = estimated_contamination(sample)
+    if embedded.embedded < _FEW:
+        log.warning(
+            "cleaning %s: a contamination of %.1f%% is a guess, from only %d images; give it if you know it",
+            embedded.dataset.source,
+            100 * contamination,
+            embedded.embedded,
+        )
+    return contamination
+
+
+def _drop_fraction(config: CleanConfig, contamination: float) -> float:
+    if config.drop_fraction is None:
+        return max(contamination, _PAPER_DROP if config.rule == "paper" else drop_for(contamination))
+    if config.drop_fraction < contamination:
+        raise ConfigError(
+            f"drop_fraction: got {config.drop_fraction:g}, expected at least the estimated contamination, "
+            f"{contamination:.3g}; raise it, or give the contamination if you know it"
+        )
+    return config.drop_fraction
+
+
+def _judged(
+    rows: Any, scores: npt.NDArray[np.float32], order: npt.NDArray[np.int64], contamination: float, drop: float
+) -> tuple[Any, int]:
+    """Return the table of images with score, rank, kept and reason, and how many are dropped.
+
+    Args:
+        rows: an Arrow table of N images.
+        scores: (N,) float32, higher is odder.
+        order: (N,) int64, row numbers, the oddest first.
+        contamination: share that is taken for anomalies.
+        drop: share to drop, at least that.
+    """
+    count = len(scores)
+    dropped = min(round(drop * count), count - 1)
+    rank = np.empty(count, np.int64)
+    rank[order] = np.arange(1, count + 1)
+    kept = rank > dropped
+    reasons = np.where(rank <= round(contamination * count), "impurity", "margin").astype(object)
+    reasons[kept] = None
+    return with_columns(rows, {"score": scores, "rank": rank, "kept": kept, "reason": reasons}, CLEANING), dropped
 
 
 def kept_rows(rows: Any, store: Store, cleaning: Cleaning) -> npt.NDArray[np.bool_]:
@@ -121,9 +146,7 @@ def kept_rows(rows: Any, store: Store, cleaning: Cleaning) -> npt.NDArray[np.boo
     Raises:
         ConfigError: it is a cleaning of other images.
     """
-    table = read_table(
-        store, layout.cleaning_rows(layout.cleaning(cleaning.fingerprint)), CLEANING, ["image_id", "kept"]
-    )
+    table = read_table(store, layout.cleaning_rows(cleaning.fingerprint), CLEANING, ["image_id", "kept"])
     kept = dict(zip(table["image_id"].to_pylist(), table["kept"].to_pylist(), strict=True))
     names = rows["image_id"].to_pylist()
     if kept.keys() != set(names):

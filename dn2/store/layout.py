@@ -38,9 +38,9 @@ def cleaning(fingerprint: str) -> str:
     return f"cleaning/{fingerprint}"
 
 
-def cleaning_rows(folder: str) -> str:
+def cleaning_rows(fingerprint: str) -> str:
     """Return the path of a cleaning's table of kept and dropped images."""
-    return f"{folder}/rows.parquet"
+    return f"{cleaning(fingerprint)}/rows.parquet"
 
 
 def bank(name: str) -> str:
