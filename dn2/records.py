@@ -163,7 +163,8 @@ class BankVersion:
         rejected: training images that could not be read.
         cleaning: folder of the training images' cleaning, relative to the store; None if they were not cleaned.
         dropped: training images that cleaning kept out of the bank.
-        contamination: share of the training images taken for anomalies: their scores do not calibrate.
+        contamination: share of the training images taken for anomalies: so many scores do not calibrate.
+        contamination_estimated: whether that share was estimated; otherwise it was given.
     """
 
     name: str
@@ -182,6 +183,7 @@ class BankVersion:
     cleaning: str | None = None
     dropped: int = 0
     contamination: float = 0.0
+    contamination_estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,10 @@ def describe_cleaning(done: Cleaning, seconds: float) -> None:
 def describe_bank(done: BankVersion, store: str, seconds: float) -> None:
     """Say what a bank holds, and what its threshold promises."""
     if done.cleaning is not None:
+        how = "estimated" if done.contamination_estimated else "as given"
         say(
-            f"cleaned: {done.dropped} images dropped, {done.contamination:.1%} taken for anomalies; "
-            f"see {store}/{done.cleaning}/report.html"
+            f"cleaned: {done.dropped} images dropped, {done.contamination:.1%} taken for anomalies ({how}), so the "
+            f"threshold is an estimate; see {store}/{done.cleaning}/report.html"
         )
     say(
         f"bank {done.name}, version {done.version}: {done.rows} normal images, {done.rejected} rejected, "

@@ -59,6 +59,9 @@ Quantile = Annotated[float | None, typer.Option(help="Threshold: this quantile o
 Threshold = Annotated[float | None, typer.Option(help="Threshold: this squared distance.")]
 Budget = Annotated[int | None, typer.Option(help="Threshold: flag at most so many images, the worst of the batch.")]
 Discoveries = Annotated[
-    float | None, typer.Option("--fdr", help="Select images of which at most this share is normal. Default: 0.1.")
+    float | None,
+    typer.Option(
+        "--fdr", help="Select images of which at most this share is normal. Default: 0.1, or that of the report."
+    ),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the log and, on errors, where they arose.")]

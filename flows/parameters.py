@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator
 
 from dn2.config import CleanConfig, Config, EmbedConfig, FitConfig, Name, ScoreConfig, ThresholdConfig
 from dn2.errors import ConfigError
@@ -46,6 +46,13 @@ class CleanParameters(EmbedParameters):
     """Training images, and how they are cleaned."""
 
     clean: CleanConfig = Field(CleanConfig(rule="auto"), description="Which images are dropped.")
+
+    @field_validator("clean")
+    @classmethod
+    def _has_a_rule(cls, clean: CleanConfig) -> CleanConfig:
+        if clean.rule == "none":
+            raise ConfigError("rule: got none, expected paper or auto: there is nothing to clean")
+        return clean
 
 
 class TrainParameters(EmbedParameters):

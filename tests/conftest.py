@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import shutil
 import socket
@@ -19,8 +18,7 @@ from PIL import Image
 
 import dn2
 from dn2.evaluation.bricks import write_images
-
-FASHION = Path("/usr/share/datasets/fashion-mnist")
+from dn2.evaluation.fashion import FOLDER, Fashion, read_fashion
 
 
 def need(there: bool, component: str) -> None:
@@ -98,31 +96,11 @@ def make_pictures(folder: Path, count: int, *, seed: int = 0) -> None:
         Image.fromarray(random.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(folder / f"{number:03d}.png")
 
 
-@dataclass(frozen=True)
-class Fashion:
-    """Fashion-MNIST: (N, 28, 28) uint8 images and (N,) uint8 classes."""
-
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
-
-
 @pytest.fixture(scope="session")
 def fashion() -> Fashion:
     """The real data set, from Debian's package."""
-    need((FASHION / "train-images-idx3-ubyte.gz").exists(), "Debian's package dataset-fashion-mnist")
-
-    def read(name: str, header: int) -> np.ndarray:
-        with gzip.open(FASHION / name) as file:
-            return np.frombuffer(file.read(), np.uint8, offset=header)
-
-    return Fashion(
-        read("train-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28),
-        read("train-labels-idx1-ubyte.gz", 8),
-        read("t10k-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28),
-        read("t10k-labels-idx1-ubyte.gz", 8),
-    )
+    need((FOLDER / "train-images-idx3-ubyte.gz").exists(), "Debian's package dataset-fashion-mnist")
+    return read_fashion()
 
 
 @pytest.fixture(scope="session")

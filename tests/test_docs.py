@@ -12,16 +12,16 @@ import pytest
 import typer
 from pydantic.fields import FieldInfo
 
-from dn2.config import Config, EmbedConfig, FitConfig, ScoreConfig, ThresholdConfig
+from dn2.config import CleanConfig, Config, EmbedConfig, FitConfig, ScoreConfig, ThresholdConfig
 from dn2.store import layout
-from dn2.store.schemas import EMBEDDINGS, MANIFEST, REPORT, Schema
+from dn2.store.schemas import CLEANING, EMBEDDINGS, MANIFEST, REPORT, Schema
 from flows import parameters
 from flows.cli import app
 from flows.sources import NightlySource, SourcesFile, WatchedPrefix
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "deployments" / "README.md"])
-SETTINGS = (EmbedConfig, FitConfig, ScoreConfig, ThresholdConfig, parameters.TellConfig)
+SETTINGS = (EmbedConfig, CleanConfig, FitConfig, ScoreConfig, ThresholdConfig, parameters.TellConfig)
 
 
 def text_of(page: str) -> str:
@@ -89,6 +89,7 @@ def test_decisions_are_numbered_without_gaps():
     ("page", "schema"),
     [
         ("README.md", REPORT),
+        ("docs/cleaning.md", CLEANING),
         ("docs/reports.md", REPORT),
         ("docs/manifests-and-datasets.md", MANIFEST),
         ("docs/embeddings.md", EMBEDDINGS),

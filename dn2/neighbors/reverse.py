@@ -44,14 +44,18 @@ def distances_to(
 def radii(distances: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.float32]:
     """Return (S,) float32: the squared radius of the ball around each row that holds its k nearest others.
 
+    It lies midway between the k-th and the next one: rounding moves no row across it, unless there are copies.
+
     Args:
         distances: (S, S) float32, infinite for a row and itself.
         k: below S. Where fewer others are left for a row, its ball holds all of them.
     """
     found = np.empty(len(distances), np.float32)
     for low in range(0, len(distances), _QUERIES):
-        nearest = np.partition(distances[low : low + _QUERIES], k - 1, axis=1)[:, :k]
-        found[low : low + _QUERIES] = np.where(np.isinf(nearest), -1, nearest).max(axis=1)
+        part = np.partition(distances[low : low + _QUERIES], (k - 1, k), axis=1)
+        last = np.where(np.isinf(part[:, :k]), -1, part[:, :k]).max(axis=1)
+        following = np.where(np.isinf(part[:, k]), last + 1, part[:, k])
+        found[low : low + _QUERIES] = (last + following) / 2
     return found
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dn2.config import CleanConfig
 from dn2.errors import SchemaError
 from dn2.records import Cleaning
-from dn2.reports.files import PAGE, SUMMARY
+from dn2.reports.files import PAGE, ROWS, SUMMARY
 from dn2.reports.page import page_template
 from dn2.reports.pictures import data_uri, thumbnails
 from dn2.store.documents import CLEANING_SUMMARY, as_record, read_document, write_document
@@ -38,7 +38,7 @@ def finished_cleaning(store: Store, folder: str) -> Cleaning | None:
         SchemaError: its summary is damaged.
     """
     path = f"{folder}/{SUMMARY}"
-    if not store.exists(path):
+    if not store.exists(path) or not store.exists(f"{folder}/{ROWS}"):
         return None
     try:
         document = read_document(store, path, CLEANING_SUMMARY, [field.name for field in fields(Cleaning)])
@@ -70,9 +70,9 @@ def write_cleaning(
         StoreError: the store cannot be read or written.
     """
     cut, count = cleaning.dropped, config.report_images
-    impurities = round(cleaning.contamination * cleaning.images)
+    impurities = rows["reason"].to_pylist().count("impurity")
     shown = {
-        "The oddest images": order[:count],
+        "The oddest images": order[: min(count, cut)],
         "The last ones taken for anomalies": order[max(count, impurities - count) : impurities],
         "The last ones that were dropped": order[max(count, impurities, cut - count) : cut],
         "The first ones that were kept": order[cut : cut + count],

@@ -1,9 +1,10 @@
-"""Names of the files that make a report."""
+"""Names of the files that make a report or a cleaning."""
 
 from __future__ import annotations
 
 PAGE = "report.html"
 PICTURE = "histogram.png"  # for Prefect's pages; report.html draws its own. Never exported: an image in a source
+ROWS = "rows.parquet"  # of a cleaning
 SUMMARY = "summary.json"  # written last: a folder without it is no report
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dn2.config import CleanConfig, fingerprint
-from dn2.errors import BankError, ConfigError
+from dn2.errors import BankError, ConfigError, SchemaError
 from dn2.neighbors.bank import check_memory, keys, prepared
 from dn2.neighbors.exact import search
 from dn2.progress import advance
@@ -27,6 +27,7 @@ from dn2.store.tables import read_table, with_columns, writing
 
 log = getLogger(__name__)
 _FEWEST = 20  # different images: among fewer nothing can be called odd
+_FEWEST_KEPT = 3  # different images: a bank needs k + 1, and k is 2 by default
 _FEW = 2_000  # images: below, clusters of anomalies are too small to be estimated
 _PAPER_K, _PAPER_DROP = 2, 0.5
 
@@ -56,22 +57,25 @@ def clean(embedded: Embedded, store: str | os.PathLike[str] | Store, *, config: 
         raise ConfigError("rule: got none, expected paper or auto: there is nothing to clean")
     check_rejects(embedded, store, config)
     folder = layout.cleaning(fingerprint([embedded.embedder, described(embedded), config.fingerprint()]))
-    done = finished_cleaning(store, folder)
-    if done is not None:
-        return done
+    done = finished_cleaning(store, folder) or _made(embedded, store, folder, config)
+    _warn(done)
+    return done
+
+
+def _made(embedded: Embedded, store: Store, folder: str, config: CleanConfig) -> Cleaning:
     rows = image_rows(embedded, store)
     row_keys = np.stack([keys(rows[column].to_pylist()) for column in ("image_id", "content_sha256")])
     sample = _sample(embedded, store, row_keys)
     contamination = config.contamination
     if contamination is None:
-        contamination = _estimated(embedded, sample)
+        contamination = estimated_contamination(sample)
     drop = _drop_fraction(config, contamination)
     if config.rule == "paper":
         scores = _paper(embedded, store, row_keys, config)
     else:
         scores = _auto(embedded, store, row_keys, sample, contamination)
-    order = np.argsort(-scores, kind="stable")
-    rows, dropped = _judged(rows, scores, order, contamination, drop)
+    rows, order = _judged(rows, row_keys[1], scores, contamination, drop)
+    dropped = int((~rows["kept"].to_numpy()).sum())
     cleaning = Cleaning(
         uri=store.uri_of(folder),
         source=embedded.dataset.source,
@@ -83,23 +87,21 @@ def clean(embedded: Embedded, store: str | os.PathLike[str] | Store, *, config: 
         estimated=config.contamination is None,
         drop_fraction=drop,
     )
-    footer = {"embedder": embedded.embedder, "contamination": contamination, **config.model_dump(mode="json")}
+    footer = {"embedder": embedded.embedder, **config.model_dump(mode="json"), "contamination": contamination}
     with writing(store, layout.cleaning_rows(cleaning.fingerprint), CLEANING, footer) as file:
         file.write({name: rows[name].combine_chunks() for name in CLEANING.columns.names})
     write_cleaning(cleaning, store, folder, rows=rows, order=order, config=config)
     return cleaning
 
 
-def _estimated(embedded: Embedded, sample: Sample) -> float:
-    contamination = estimated_contamination(sample)
-    if embedded.embedded < _FEW:
+def _warn(cleaning: Cleaning) -> None:
+    if cleaning.estimated and cleaning.images < _FEW:
         log.warning(
             "cleaning %s: a contamination of %.1f%% is a guess, from only %d images; give it if you know it",
-            embedded.dataset.source,
-            100 * contamination,
-            embedded.embedded,
+            cleaning.source,
+            100 * cleaning.contamination,
+            cleaning.images,
         )
-    return contamination
 
 
 def _drop_fraction(config: CleanConfig, contamination: float) -> float:
@@ -114,25 +116,43 @@ def _drop_fraction(config: CleanConfig, contamination: float) -> float:
 
 
 def _judged(
-    rows: Any, scores: npt.NDArray[np.float32], order: npt.NDArray[np.int64], contamination: float, drop: float
-) -> tuple[Any, int]:
-    """Return the table of images with score, rank, kept and reason, and how many are dropped.
+    rows: Any,
+    content_keys: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float32],
+    contamination: float,
+    drop: float,
+) -> tuple[Any, npt.NDArray[np.int64]]:
+    """Return the table of images with score, rank, kept and reason, and (N,) int64 its rows, the oddest first.
+
+    Copies of an image count once: they have one score and one rank, and share one fate.
 
     Args:
         rows: an Arrow table of N images.
+        content_keys: (N,) int64, equal for equal bytes.
         scores: (N,) float32, higher is odder.
-        order: (N,) int64, row numbers, the oddest first.
         contamination: share that is taken for anomalies.
         drop: share to drop, at least that.
+
+    Raises:
+        ConfigError: fewer different images would be kept than a bank needs.
     """
-    count = len(scores)
-    dropped = min(round(drop * count), count - 1)
-    rank = np.empty(count, np.int64)
-    rank[order] = np.arange(1, count + 1)
+    _, first, content_of = np.unique(content_keys, return_index=True, return_inverse=True)
+    content_scores = scores[first]
+    count = len(first)
+    dropped = round(drop * count)
+    if count - dropped < _FEWEST_KEPT:
+        raise ConfigError(
+            f"drop_fraction: got {drop:g}, which keeps {count - dropped} of {count} different images, expected at "
+            f"least {_FEWEST_KEPT} to be kept; lower it"
+        )
+    content_rank = np.empty(count, np.int64)
+    content_rank[np.lexsort((first, -content_scores))] = np.arange(1, count + 1)
+    rank = content_rank[content_of]
     kept = rank > dropped
     reasons = np.where(rank <= round(contamination * count), "impurity", "margin").astype(object)
     reasons[kept] = None
-    return with_columns(rows, {"score": scores, "rank": rank, "kept": kept, "reason": reasons}, CLEANING), dropped
+    columns = {"score": content_scores[content_of], "rank": rank, "kept": kept, "reason": reasons}
+    return with_columns(rows, columns, CLEANING), np.argsort(rank, kind="stable")
 
 
 def kept_rows(rows: Any, store: Store, cleaning: Cleaning) -> npt.NDArray[np.bool_]:
@@ -145,8 +165,13 @@ def kept_rows(rows: Any, store: Store, cleaning: Cleaning) -> npt.NDArray[np.boo
 
     Raises:
         ConfigError: it is a cleaning of other images.
+        SchemaError: its table is damaged.
     """
-    table = read_table(store, layout.cleaning_rows(cleaning.fingerprint), CLEANING, ["image_id", "kept"])
+    path = layout.cleaning_rows(cleaning.fingerprint)
+    try:
+        table = read_table(store, path, CLEANING, ["image_id", "kept"])
+    except SchemaError as error:
+        raise SchemaError(f"{error}; remove that file: the cleaning is made again") from error
     kept = dict(zip(table["image_id"].to_pylist(), table["kept"].to_pylist(), strict=True))
     names = rows["image_id"].to_pylist()
     if kept.keys() != set(names):

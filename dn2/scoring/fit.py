@@ -119,6 +119,7 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
         cleaning=None if cleaning is None else layout.cleaning(cleaning.fingerprint),
         dropped=0 if cleaning is None else cleaning.dropped,
         contamination=0.0 if cleaning is None else cleaning.contamination,
+        contamination_estimated=cleaning is not None and cleaning.estimated,
     )
     footer = {"method": split.method, **settings, "contamination": record.contamination}
     with writing(store, layout.bank_calibration(name, version), CALIBRATION, footer) as file:

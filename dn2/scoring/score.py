@@ -17,6 +17,7 @@ from dn2.records import BankVersion, Embedded, EmbeddedShard, Report, Scored, Sc
 from dn2.reports.files import part_path
 from dn2.reports.report import finished
 from dn2.scoring.decide import decide, report_folder
+from dn2.scoring.rows import described
 from dn2.scoring.scores import mean_distance, p_values
 from dn2.store import layout
 from dn2.store.schemas import EMBEDDINGS, SCORES
@@ -70,8 +71,7 @@ def score(
 
 def scores_folder(embedded: Embedded, bank: BankVersion) -> str:
     """Return where the scores of a batch lie in the store: named by batch and bank version."""
-    described = [[shard.path, *shard.shard.superseded] for shard in embedded.shards]
-    return layout.scores(bank.name, fingerprint([_SCORES_FORMAT, described, bank.version]))
+    return layout.scores(bank.name, fingerprint([_SCORES_FORMAT, described(embedded), bank.version]))
 
 
 def finished_report(embedded: Embedded, store: Store, bank: BankVersion, config: ScoreConfig) -> Report | None:

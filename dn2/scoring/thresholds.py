@@ -80,7 +80,7 @@ def choose_threshold(
         return Threshold(bank.threshold, rule, warning)
     budget = f"at most {config.budget} images of this batch"
     if not len(largest):  # nothing was scored
-        return Threshold(bank.threshold, budget)
+        return Threshold(bank.threshold, f"{budget}; as none was scored, {rule}")
     if len(largest) > config.budget:
         return Threshold(float(largest[config.budget]), budget)
     return Threshold(float(np.nextafter(largest[-1], np.float32(-np.inf))), budget)

@@ -44,7 +44,7 @@ def read_document(store: Store, path: str, schema: str, fields: Iterable[str]) -
     uri = store.uri_of(path)
     try:
         document = json.loads(store.read(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SchemaError(f"{uri}: got a damaged file, expected JSON: {error}") from error
     if not isinstance(document, dict):
         raise SchemaError(f"{uri}: got {document!r:.60}, expected a JSON object")

@@ -12,7 +12,8 @@ from tests.conftest import Bricks, make_pictures
 from tests.flows.command import Run, dn2
 from tests.flows.test_wrong_use import files
 
-COMMANDS = ["ingest", "embed", "train", "score", "rethreshold", "nightly", "demo"]
+COMMANDS = ["ingest", "embed", "clean", "train", "score", "rethreshold", "nightly", "demo"]
+CLEANING = ["--clean", "--contamination", "--drop"]
 THRESHOLDS = ["--far", "--quantile", "--threshold", "--budget", "--fdr"]
 
 
@@ -43,7 +44,8 @@ def test_help_tells_a_newcomer_how_to_begin():
     [
         ("ingest", ["--store", "--dataset"]),
         ("embed", ["--store", "--dataset", "--backbone", "--engine", "--device", "--batch-size", "--shard-size"]),
-        ("train", ["--store", "--bank", "--backbone", "--k", "--metric", "--far"]),
+        ("clean", ["--store", "--dataset", "--backbone", *CLEANING]),
+        ("train", ["--store", "--bank", "--backbone", "--k", "--metric", "--far", *CLEANING]),
         ("score", ["--store", "--bank", "--out", "--backbone", *THRESHOLDS]),
         ("rethreshold", ["--store", "--out", *THRESHOLDS]),
         ("nightly", ["--rescore"]),

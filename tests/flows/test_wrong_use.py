@@ -29,7 +29,7 @@ def check(done: Done, code: int, message: str) -> None:
     assert "file://file://" not in done.err
 
 
-@pytest.mark.parametrize("command", ["ingest", "embed", "train", "score"])
+@pytest.mark.parametrize("command", ["ingest", "embed", "clean", "train", "score"])
 @pytest.mark.parametrize(
     ("source", "code", "message"),
     [

@@ -74,6 +74,7 @@ def test_every_step_has_the_same_retries_and_no_cache():
     """Retries in one place; whether something is done already is decided by the store alone."""
     assert STEPS == [
         "choose_embedder",
+        "clean",
         "embed",
         "export",
         "fit",

@@ -4,17 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import dn2
 from dn2.config import EmbedConfig
+from dn2.evaluation.fashion import Fashion, read_fashion, write_pictures
 from dn2.evaluation.metrics import roc_auc
 from dn2.neighbors.exact import search
 from dn2.scoring.scores import mean_distance
 from dn2.store.schemas import EMBEDDINGS
 from dn2.store.storage import Store
 from dn2.store.tables import column_vectors, read_table
-from tests.conftest import Fashion
 
 PER_CLASS, TEST = 500, 2000
 MEAN = 93.44
@@ -41,9 +40,7 @@ def areas(fashion: Fashion, tmp_path_factory: pytest.TempPathFactory) -> list[fl
 
 def embed(folder: Path, images: np.ndarray) -> np.ndarray:
     """Take pictures the whole way: files, manifest, several shards, and back in their order."""
-    folder.mkdir()
-    for number, image in enumerate(images):
-        Image.fromarray(image).save(folder / f"{number:05d}.png", compress_level=1)
+    write_pictures(folder, images)
     store = folder.with_name(f"{folder.name}-store")
     done = dn2.embed(
         dn2.ingest(folder, store), store, config=EmbedConfig(backbone="efficientnet_lite0", shard_size=900)
@@ -64,3 +61,15 @@ def test_mean_is_that_of_the_reference(areas: list[float]):
 @pytest.mark.parametrize("label", range(10))
 def test_class_against_the_rest_is_as_good_as_the_reference(areas: list[float], label: int):
     assert areas[label] == pytest.approx(BY_CLASS[label], abs=0.6)
+
+
+def test_sizes_and_classes_are_those_that_were_published(fashion: Fashion):
+    assert (fashion.train_images.shape, fashion.test_images.shape) == ((60_000, 28, 28), (10_000, 28, 28))
+    assert np.bincount(fashion.train_labels).tolist() == [6000] * 10
+    assert np.bincount(fashion.test_labels).tolist() == [1000] * 10
+
+
+def test_missing_file_names_the_package_that_holds_it(tmp_path: Path):
+    message = "train-images-idx3-ubyte.gz: nothing is there, .*; install Debian's package dataset-fashion-mnist"
+    with pytest.raises(dn2.NotFoundError, match=message):
+        read_fashion(tmp_path)

@@ -145,7 +145,7 @@ def test_prefix_written_otherwise_is_the_same(inbox: Path, store: Store, monkeyp
 
 
 def test_mark_names_the_report_by_its_place_in_the_store(store: Store):
-    report = Report(store.uri_of("reports/parts/0123"), "parts", "v", "file:///in/a", 1, 1, 0, 0, 1.0)
+    report = Report(store.uri_of("reports/parts/0123"), "parts", "v", "file:///in/a", 1, 1, 0, 0, 0, 1.0, "fixed", 0.1)
     for drop, told, place in (("0" * 32, report, "reports/parts/0123"), ("1" * 32, None, None)):
         mark_scored(drop, store, uri="file:///in/a", report=told)
         mark = json.loads(store.read(f"drops/{drop}.json"))

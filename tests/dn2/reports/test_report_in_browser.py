@@ -36,8 +36,8 @@ def score(bricks: Bricks, batch: Path, **settings: int) -> dn2.Report:
     return dn2.score(embedded, bricks.store, bank=bricks.bank, config=dn2.ScoreConfig(**settings))
 
 
-def see(browser: Browser, report: dn2.Report) -> dict[str, object]:
-    """Open a report and return what is on the page, and all that went wrong."""
+def see(browser: Browser, report: dn2.Report | dn2.Cleaning) -> dict[str, object]:
+    """Open a page and return what is on the page, and all that went wrong."""
     page = browser.new_page()
     troubles: list[str] = []
     requests: list[str] = []
@@ -51,7 +51,7 @@ def see(browser: Browser, report: dn2.Report) -> dict[str, object]:
         "troubles": troubles,
         "schemes": set(requests),
         "widths": widths,
-        "counts": [int(count) for count in page.locator(".counts b").all_inner_texts()[:4]],
+        "counts": [int(count) for count in page.locator(".counts b").all_inner_texts()[:4] if count.isdigit()],
         "text": page.locator("body").inner_text(),
         "scripts": page.locator("script").count(),
         "bars": page.locator("figure svg path").count(),

@@ -22,6 +22,18 @@ def normal_vectors(count: int, *, seed: int, dim: int = 16) -> np.ndarray:
     return np.abs(random.normal(1, 0.5, (count, dim))).astype(np.float16)
 
 
+def mode(count: int, *, seed: int, spread: float, dim: int = 64) -> np.ndarray:
+    """Return (count, dim) float64 around a random centre of length 1, at about `spread` of it."""
+    random = np.random.default_rng(seed)
+    center = random.normal(size=dim)
+    return center / np.linalg.norm(center) + spread * random.normal(size=(count, dim)) / np.sqrt(dim)
+
+
+def clusters(count: int, size: int, *, seed: int = 1000) -> np.ndarray:
+    """Return (count * size, 64) float64: small tight clusters, each elsewhere."""
+    return np.concatenate([mode(size, seed=seed + number, spread=0.2) for number in range(count)])
+
+
 def write_probes(store: Store, vectors: np.ndarray, *, embedder: str = EMBEDDER) -> None:
     """Write the probe pictures' embeddings that a bank carries with it."""
     with writing(store, layout.probes(embedder), PROBES.with_dim(vectors.shape[1]), {}) as file:

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dn2.neighbors.bank import keys
-from dn2.scoring.calibration import held_out_rows, leave_one_out, usable_groups
+from dn2.neighbors.exact import search
+from dn2.scoring.calibration import held_out_rows, trusted, usable_groups
+from dn2.scoring.scores import mean_distance, threshold_at
 from tests.dn2.scoring.synthetic import normal_vectors
 
 
@@ -26,10 +31,11 @@ def naive(vectors: np.ndarray, k: int, names: list[tuple[str | None, ...]]) -> l
 
 def score(vectors: np.ndarray, k: int, names: list[tuple[str | None, ...]]) -> list[float]:
     row_keys = np.stack([keys(column) for column in zip(*names, strict=True)])
-    return leave_one_out(vectors, k, row_keys, memory_mb=16).tolist()
+    found = search(vectors, vectors, k, query_keys=row_keys, bank_keys=row_keys, memory_mb=16)
+    return mean_distance(found.distances).tolist()
 
 
-def test_leave_one_out_is_the_naive_loop_by_id():
+def test_rows_scored_against_all_others_are_the_naive_loop_by_id():
     vectors = normal_vectors(200, seed=0)
     names = [(f"id{row}", f"content{row}", None) for row in range(200)]
 
@@ -85,15 +91,31 @@ def test_copies_outside_the_group_do_not_count_as_images_left():
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(-1, 3)), min_size=1, max_size=15), st.integers(1, 5))
-def test_usable_groups_always_leave_k_others(rows: list[tuple[int, int]], k: int):
-    contents, groups = np.array(rows).T
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(-1, 3), st.booleans()), min_size=1, max_size=15),
+    st.integers(1, 5),
+    st.booleans(),
+)
+def test_usable_groups_always_leave_k_others_of_the_bank(rows: list[tuple[int, int, bool]], k: int, everything: bool):
+    """Rows that are not in the bank need others just as much, but are none themselves."""
+    contents, groups = np.array([row[:2] for row in rows]).T
+    in_bank = np.array([everything or row[2] for row in rows])
     naive_others = [
-        sum(theirs[0] != mine[0] and theirs[1] != mine[1] for theirs in rows) for mine in rows if mine[1] != -1
+        sum(other[0] != mine[0] and other[1] != mine[1] for other, there in zip(rows, in_bank, strict=True) if there)
+        for mine in rows
+        if mine[1] != -1
     ]
 
     expected = groups if all(others >= k for others in naive_others) else np.full(len(rows), -1)
-    assert usable_groups(groups, contents, k).tolist() == expected.tolist()
+    given_bank = None if everything else in_bank
+    assert usable_groups(groups, contents, k, given_bank).tolist() == expected.tolist()
+
+
+def test_images_that_are_not_in_the_bank_are_no_others():
+    groups, contents = np.array([7, 7, -1, -1, -1]), np.arange(5)
+
+    assert usable_groups(groups, contents, 2, np.array([1, 1, 1, 1, 0], bool)).tolist() == groups.tolist()
+    assert usable_groups(groups, contents, 2, np.array([1, 1, 1, 0, 0], bool)).tolist() == [-1] * 5
 
 
 keyed_rows = st.lists(st.tuples(st.integers(0, 60), st.integers(-1, 12)), min_size=5, max_size=120)
@@ -126,3 +148,105 @@ def test_group_too_large_to_be_set_apart_stays_in_the_bank():
 
     assert not held_out_rows(np.arange(100), groups)[:90].any()
     assert held_out_rows(np.arange(100), groups).sum() == 10
+
+
+def log_normal(count: int, *, seed: int, median: float = 1.0, spread: float = 0.4) -> np.ndarray:
+    """Return (count,) float32 scores as real ones are distributed."""
+    return np.exp(np.random.default_rng(seed).normal(np.log(median), spread, count)).astype(np.float32)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=60))
+def test_without_contamination_every_score_is_trusted(scores: list[float]):
+    assert trusted(np.array(scores, np.float32), 0.0).all()
+
+
+@settings(deadline=None)
+@given(
+    st.one_of(
+        st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=80),
+        st.lists(st.integers(0, 5).map(float), min_size=1, max_size=80),  # ties and zeros
+    ),
+    st.floats(0, 0.5),
+)
+def test_all_but_the_contamination_are_trusted(scores: list[float], contamination: float):
+    values = np.array(scores, np.float32)
+    kept = trusted(values, contamination)
+
+    normal = max(1, len(values) - round(contamination * len(values)))
+    assert (kept.shape, kept.dtype, int(kept.sum())) == (values.shape, np.dtype(bool), normal)
+
+
+@settings(deadline=None)
+@given(st.sets(st.floats(2**-10, 2**20, width=32), min_size=1, max_size=60), st.floats(0, 0.5), st.randoms())
+def test_scores_below_the_median_of_the_normal_ones_are_trusted(scores: set[float], contamination: float, random: Any):
+    """But for one at most; and whatever the order of the images."""
+    values = np.array(sorted(scores), np.float32)
+    normal = max(1, len(values) - round(contamination * len(values)))
+    order = np.array(random.sample(range(len(values)), len(values)))
+
+    kept = trusted(values, contamination)
+
+    assert (~kept[: normal // 2]).sum() <= 1
+    assert trusted(values[order], contamination).tolist() == kept[order].tolist()
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.floats(2**-10, 2**20, width=32), min_size=1, max_size=40),
+    st.floats(0.01, 0.5),
+)
+def test_no_more_large_scores_are_trusted_than_the_mirrored_lower_half_has(scores: list[float], contamination: float):
+    values = np.array(scores, np.float32)
+    normal = max(1, len(values) - round(contamination * len(values)))
+    logs = np.log(np.sort(values).astype(np.float64))
+    half, median = normal // 2, logs[normal // 2]
+    model = [
+        max(median + 1.2 * (median - logs[row]), logs[normal - 1 - row]) for row in range(half)
+    ]  # the mirrored half, or what is left without the largest scores
+
+    kept = values[trusted(values, contamination)] if round(contamination * len(values)) else None
+    for score in [] if kept is None else kept[np.log(kept.astype(np.float64)) > median]:
+        assert (kept >= score).sum() <= sum(one >= np.log(np.float64(score)) - 1e-12 for one in model)
+
+
+def test_scores_of_one_image_and_of_none_that_differ_are_trusted():
+    assert trusted(np.zeros(1, np.float32), 0.5).tolist() == [True]
+    assert trusted(np.zeros(10, np.float32), 0.3).sum() == 7
+    assert trusted(np.full(10, 3, np.float32), 0.3).sum() == 7
+
+
+@pytest.mark.parametrize("spread", [0.3, 0.6])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("median", "low", "high"),
+    [
+        (20.0, 0.003, 0.02),  # well separated
+        (2.7, 0.0009, 0.02),  # overlapping: the model's tail is filled with them, and stretched by 1.2: 0.26 %
+        (1.4, 0.003, 0.02),  # hardly anomalous
+    ],
+)
+def test_threshold_of_a_contaminated_set_flags_about_as_many_fresh_images_as_promised(
+    spread: float, seed: int, median: float, low: float, high: float
+):
+    """20 % are anomalies; the rate asked for is 1 %. With all scores the threshold would lie among the anomalies."""
+    normal, anomalies = log_normal(1600, seed=seed, spread=spread), log_normal(400, seed=seed + 100, median=median)
+    scores = np.random.default_rng(seed).permutation(np.concatenate([normal, anomalies]))
+    fresh = log_normal(50_000, seed=seed + 200, spread=spread)
+
+    threshold, _ = threshold_at(scores[trusted(scores, 0.2)], 0.01)
+
+    assert low < (fresh > threshold).mean() < high
+
+
+def test_dropping_the_largest_scores_alone_would_promise_too_much():
+    """Anomalies that score like normal images leave, for each that stays, a normal image that goes."""
+    normal, anomalies = log_normal(1600, seed=0), log_normal(400, seed=1, median=1.4)
+    scores = np.concatenate([normal, anomalies])
+    fresh = log_normal(50_000, seed=2)
+
+    naive_threshold, _ = threshold_at(np.sort(scores)[:1600], 0.01)
+    threshold, _ = threshold_at(scores[trusted(scores, 0.2)], 0.01)
+
+    assert (fresh > naive_threshold).mean() > 0.05
+    assert (fresh > threshold).mean() < 0.02

@@ -1,0 +1,201 @@
+"""`dn2 clean`, and `dn2 train --clean`: the flows, what they show, the commands and what they refuse."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import dn2
+from dn2.evaluation.bricks import write_images
+from flows.clean import clean
+from flows.parameters import CleanParameters, TrainParameters
+from flows.train import train
+from tests.conftest import make_pictures
+from tests.flows.command import Done, Run
+from tests.flows.command import dn2 as program
+from tests.flows.test_flows import task_runs
+from tests.flows.test_wrong_use import FAILED, WRONG_USE, check, files
+from tests.flows.told import artifacts, run_id
+
+TIME = r"\d+\.\d s"
+GUESS = r"warning: cleaning file://\S+: a contamination of [\d.]+% is a guess, from only 160 images; [^\n]*\n"
+FEW = r"warning: bank \w+: \d+ calibration images cannot promise [^\n]*\n"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """160 pictures of an intact and a damaged wall, and 3 files that cannot be read."""
+    return write_images(tmp_path_factory.mktemp("mixed"))[1]
+
+
+def cleaning_rows(store: Path) -> list[dict[str, object]]:
+    (file,) = store.glob("cleaning/*/rows.parquet")
+    return pq.read_table(file).to_pylist()
+
+
+def check_command(run: Callable[..., Done], photos: Path, tmp_path: Path, rule: str) -> None:
+    """Clean and train, each twice: the second time nothing is written."""
+    how = ["--clean", rule, "--contamination", "0.1", "--drop", "0.25"]
+    first = run("clean", photos, *how)
+    assert (first.code, first.err) == (0, "")
+    said = re.fullmatch(
+        rf"40 of 160 images would be dropped, 120 kept \({rule}\); "
+        rf"10\.0% are taken for anomalies \(as given\); {TIME}\n"
+        r"report: file://(\S+/dn2-store/cleaning/[0-9a-f]{16}/report\.html)\n",
+        first.out,
+    )
+    assert said is not None, first.out
+    assert Path(said[1]).read_text().startswith("<!doctype html>")
+    assert Counter(row["reason"] for row in cleaning_rows(tmp_path / "dn2-store")) == {
+        "impurity": 16,
+        "margin": 24,
+        None: 120,
+    }
+    before = files(tmp_path)
+    second = run("clean", photos, *how)
+    assert (second.code, re.sub(TIME, "", second.out)) == (0, re.sub(TIME, "", first.out))
+    assert files(tmp_path) == before
+
+    trained = run("train", photos, "--bank", "mixed", *how)
+    assert trained.code == 0, trained.err
+    cleaned, bank, threshold = trained.out.splitlines()
+    assert cleaned == f"cleaned: 40 images dropped, 10.0% taken for anomalies; see file://{said[1]}"
+    assert re.match(r"bank mixed, version [0-9a-f]{16}: 120 normal images, 3 rejected, ", bank)
+    assert "(leave-one-out, 144 scores)" in threshold
+    before = files(tmp_path)
+    again = run("train", photos, "--bank", "mixed", *how)
+    assert (again.code, re.sub(TIME, "", again.out)) == (0, re.sub(TIME, "", trained.out))
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("rule", ["auto", "paper"])
+def test_commands_clean_and_train_on_what_was_kept(run: Run, photos: Path, tmp_path: Path, rule: str):
+    check_command(run, photos, tmp_path, rule)
+
+
+@pytest.mark.slow
+def test_installed_program_cleans_and_trains_on_what_was_kept(photos: Path, tmp_path: Path):
+    """In processes of its own, as a user runs it."""
+    check_command(partial(program, cwd=tmp_path), photos, tmp_path, "auto")
+
+
+def test_without_options_the_rule_is_auto_and_the_contamination_estimated(run: Run, photos: Path):
+    done = run("clean", photos)
+    assert done.code == 0, done.err
+    assert re.match(
+        rf"(\d+) of 160 images would be dropped, \d+ kept \(auto\); [\d.]+% are taken for anomalies \(estimated\); "
+        rf"{TIME}\nreport: file://\S+/report\.html\n$",
+        done.out,
+    )
+    assert re.fullmatch(GUESS, done.err), done.err
+    trained = run("train", photos, "--clean", "auto")
+    assert trained.code == 0, trained.err
+    assert trained.out.startswith(f"cleaned: {done.out.split()[0]} images dropped, ")
+    assert not re.sub(FEW, "", trained.err)  # the cleaning is the one that is there
+
+
+def test_training_does_not_clean_unless_it_is_told_to(run: Run, photos: Path, tmp_path: Path):
+    done = run("train", photos)
+    assert (done.code, "cleaned" in done.out) == (0, False)
+    assert ": 160 normal images, 3 rejected" in done.out
+    assert not (tmp_path / "dn2-store" / "cleaning").exists()
+
+
+def test_banks_of_one_name_with_and_without_cleaning_are_two_versions(run: Run, photos: Path, tmp_path: Path):
+    for options in ([], ["--clean", "paper"], ["--clean", "auto", "--contamination", "0.02"]):
+        assert run("train", photos, "--bank", "b", *options).code == 0
+    versions = list((tmp_path / "dn2-store" / "banks" / "b" / "versions").glob("*.json"))
+    assert len(versions) == 3
+    current = dn2.open_bank(tmp_path / "dn2-store", "b")
+    assert (current.contamination, current.dropped, current.rows) == (0.02, 72, 88)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--contamination", "0.9"], r"clean\.contamination = 0\.9: Input should be less than or equal to 0\.5"),
+        (["--contamination", "-0.1"], r"clean\.contamination = -0\.1: Input should be greater than or equal to 0"),
+        (["--contamination", "nan"], r"clean\.contamination = nan: Input should be "),
+        (["--drop", "1"], r"clean\.drop_fraction = 1\.0: Input should be less than 1"),
+        (
+            ["--contamination", "0.2", "--drop", "0.1"],
+            r"clean: got drop_fraction 0\.1 below contamination 0\.2, expected at least that",
+        ),
+    ],
+)
+def test_nonsense_is_refused_before_any_work_is_done(run: Run, photos: Path, options: list[str], message: str):
+    check(run("clean", photos, *options), WRONG_USE, message)
+    check(run("train", photos, "--clean", "paper", *options), WRONG_USE, message)
+    assert not Path("dn2-store").exists()
+
+
+def test_rule_none_cleans_nothing_and_is_refused(run: Run, photos: Path):
+    check(run("clean", photos, "--clean", "none"), WRONG_USE, "rule: got none, expected paper or auto: there is noth")
+
+
+@pytest.mark.parametrize("options", [["--contamination", "0.1"], ["--drop", "0.3"]])
+def test_settings_of_a_cleaning_that_is_not_asked_for_are_refused(run: Run, photos: Path, options: list[str]):
+    message = "clean: got a contamination or drop_fraction with rule none, expected rule paper or auto"
+    check(run("train", photos, *options), WRONG_USE, message)
+    assert not Path("dn2-store").exists()
+
+
+def test_rule_that_does_not_exist_is_named(run: Run, photos: Path):
+    done = run("clean", photos, "--clean", "magic")
+    assert done.code == WRONG_USE
+    assert "'magic' is not one of 'none', 'paper', 'auto'" in " ".join(re.sub("[│╭╮╰╯─]", " ", done.err).split())
+
+
+def test_too_few_images_are_refused_in_one_line(run: Run, pictures: Path):
+    """There is no bank then, and no cleaning."""
+    message = r"cleaning file://\S+/pictures: got 12 different images, expected at least 20: .*; train without cleaning"
+    check(run("clean", pictures), FAILED, message)
+    check(run("train", pictures, "--clean", "auto"), FAILED, message)
+    assert not {"banks", "cleaning"} & {path.name for path in Path("dn2-store").iterdir()}
+    assert run("train", pictures).code == 0
+
+
+def test_less_than_the_estimate_cannot_be_dropped(run: Run, tmp_path: Path):
+    """Two kinds of pictures: noise, and some that hardly differ from each other."""
+    make_pictures(tmp_path / "photos", 60)
+    for number in range(4):
+        Image.new("RGB", (48, 40), (200, 30, number)).save(tmp_path / "photos" / f"flat{number}.png")
+    done = run("clean", "photos", "--drop", "0.001")
+    lines = done.err.splitlines(keepends=True)
+    assert done.code == WRONG_USE, done.err
+    assert re.match("error: drop_fraction: got 0.001, expected at least the estimated contamination, ", lines[-1])
+    assert not (tmp_path / "dn2-store" / "cleaning").exists()
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_flow_shows_the_cleaning_with_its_page(photos: Path, tmp_path: Path):
+    settings = {"source": str(photos), "store": str(tmp_path), "clean": {"rule": "paper", "contamination": 0.05}}
+    state, tried = task_runs(clean, CleanParameters.model_validate(settings))
+    assert tried == Counter({"choose-embedder": 1, "ingest": 1, "plan": 1, "embed": 1, "clean": 1})
+    done = state.result()
+    shown = artifacts(run_id(state))
+    assert f"dn2-cleaning-{done.fingerprint}" in shown
+    data = str(shown[f"dn2-cleaning-{done.fingerprint}"].data)
+    assert "| dropped | 80 of 160 images (50.0%) |" in data
+    assert "| taken for anomalies | 5.0%, as given |" in data
+    assert r"report\.html" in data
+
+    state, tried = task_runs(train, TrainParameters.model_validate({**settings, "bank": "b"}))
+    assert (tried["clean"], tried["fit"]) == (1, 1)
+    shown = artifacts(run_id(state))
+    assert {"dn2-bank-b", f"dn2-cleaning-{done.fingerprint}"} <= set(shown)
+    assert "| dropped by cleaning | 80, 5.0% taken for anomalies |" in str(shown["dn2-bank-b"].data)
+
+
+@pytest.mark.parametrize("parameters", [CleanParameters, TrainParameters])
+def test_every_setting_of_cleaning_is_described_where_a_form_reads_it(parameters: type[CleanParameters]):
+    fields = parameters.model_json_schema()["$defs"]["CleanConfig"]["properties"]
+    assert {"rule", "contamination", "drop_fraction", "report_images"} < set(fields)
+    assert all(len(field["description"]) > 10 for field in fields.values())
