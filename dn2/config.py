@@ -204,7 +204,7 @@ class ScoreConfig(RejectLimits):
         ThresholdConfig(), description="Above which score an image is anomalous. By default the bank's own threshold."
     )
     false_discovery_rate: float = Field(
-        0.1, ge=1e-6, lt=1, description="Share of normal images among the selected ones that may be expected."
+        0.1, gt=0, lt=1, description="Share of normal images among the selected ones that may be expected."
     )
     report_images: int = Field(24, ge=0, le=500, description="Worst images shown with pictures in report.html.")
     bank_memory_gb: float = Field(8.0, gt=0, description="A bank larger than this is refused.")

@@ -95,15 +95,16 @@ def show_cleaning(cleaning: Cleaning, store: str) -> None:
 @_for_the_eye
 def show_bank(bank: BankVersion) -> None:
     """Show a bank's version with its threshold."""
-    lines = (
+    lines = [
         ("bank", f"{text(bank.name)}, version {bank.version}"),
         ("normal images", f"{bank.rows:,}"),
         ("could not be read", f"{bank.rejected:,}"),
-        ("dropped by cleaning", f"{bank.dropped:,}, {bank.contamination:.1%} taken for anomalies"),
         ("backbone", f"{text(bank.embedder.rpartition('-')[0])}, k = {bank.k}, {bank.metric}"),
         ("threshold", f"{bank.threshold:.4g}, from {bank.calibration_rows:,} scores ({text(bank.calibration)})"),
         ("false alarms", f"about {bank.attainable_rate:.2%} of normal images lie above it"),
-    )
+    ]
+    if bank.cleaning is not None:
+        lines.append(("dropped by cleaning", f"{bank.dropped:,}, {bank.contamination:.1%} taken for anomalies"))
     create_markdown_artifact(_table(lines), key=_key("bank", bank.name), description="The bank's new version")
 
 

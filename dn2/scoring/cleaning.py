@@ -73,7 +73,7 @@ def _made(embedded: Embedded, store: Store, folder: str, config: CleanConfig) ->
     if config.rule == "paper":
         scores = _paper(embedded, store, row_keys, config)
     else:
-        scores = _auto(embedded, store, row_keys, sample, contamination)
+        scores = _auto(embedded, store, row_keys, sample)
     rows, order = _judged(rows, row_keys[1], scores, contamination, drop)
     dropped = int((~rows["kept"].to_numpy()).sum())
     cleaning = Cleaning(
@@ -196,14 +196,12 @@ def _sample(embedded: Embedded, store: Store, row_keys: npt.NDArray[np.int64]) -
     return Sample(np.concatenate(found), row_keys[:, chosen])
 
 
-def _auto(
-    embedded: Embedded, store: Store, row_keys: npt.NDArray[np.int64], sample: Sample, contamination: float
-) -> npt.NDArray[np.float32]:
+def _auto(embedded: Embedded, store: Store, row_keys: npt.NDArray[np.int64], sample: Sample) -> npt.NDArray[np.float32]:
     def blocks() -> Iterator[Block]:
         for rows, vectors in _blocks(embedded, store):
             yield vectors, row_keys[:, rows]
 
-    return _gathered(oddities(blocks(), sample, contamination), row_keys.shape[1])
+    return _gathered(oddities(blocks(), sample), row_keys.shape[1])
 
 
 def _paper(

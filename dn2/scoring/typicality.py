@@ -24,8 +24,9 @@ from dn2.neighbors.reverse import covered, distances_to, radii
 Block = tuple[npt.NDArray[np.float16], npt.NDArray[np.int64]]  # (B, D) unit vectors, (M, B) keys
 
 SAMPLE = 10_000
-_FIRST, _SECOND = (0.05, 0.1), 0.03  # balls, as shares of the sample and of its typical half
-_APART, _PLAIN, _SEEN = 0.4, 0.010, 0.33  # see `estimated_contamination`
+_FIRST, _SECOND = (0.05, 0.1, 0.2), 0.03  # balls, as shares of the sample and of its typical half
+_APART, _PLAIN, _SEEN = 0.4, 0.010, 0.33  # see `Sample.apart`
+_HIDDEN = 0.07  # see `Sample.share`
 _DROP = (0.25, 0.6)
 
 
@@ -54,21 +55,37 @@ class Sample:
         half[order[len(order) // 2 :]] = True
         return half
 
+    def apart(self, share: float) -> float:
+        """Return the share of images in clusters apart from the typical half, with balls of a share of the sample.
+
+        An image of such a cluster has its two nearest others much closer than its two nearest of the typical half. The
+        share of images for which the ratio of the squared distances is below 0.4, less what clean sets show (1 %), over
+        the share of impurities for which it is (a third); both were measured on classes 0 to 4 of Fashion-MNIST.
+        """
+        half = self.typical_half(share)
+        to_any, to_typical = (
+            np.partition(part, 1, axis=1)[:, :2].mean(axis=1) for part in (self.distances, self.distances[:, half])
+        )
+        apart = float((to_any < _APART * to_typical).mean())
+        return float(np.clip((apart - _PLAIN) / _SEEN, 0, 0.5))
+
+    @cached_property
+    def share(self) -> float:
+        """The smallest balls that see as many images apart as the largest ones do, but for 7 % of all.
+
+        A cluster of impurities that is larger than the balls looks typical, and hides. Larger balls than needed
+        penalise modes that are spread out.
+        """
+        most = self.apart(max(_FIRST))
+        return next(share for share in _FIRST if share == max(_FIRST) or self.apart(share) >= most - _HIDDEN)
+
 
 def estimated_contamination(sample: Sample) -> float:
     """Return the share of the images that lie in clusters apart from the typical half, 0 to 0.5.
 
-    An image of such a cluster has its two nearest others much closer than its two nearest of the typical half. The
-    share of images for which the ratio of the squared distances is below 0.4, less what clean sets show (1 %), over
-    the share of impurities for which it is (a third); both were measured on classes 0 to 4 of Fashion-MNIST.
     Impurities that resemble nothing else, not even each other, are not counted.
     """
-    half = sample.typical_half(max(_FIRST))
-    nearest = [
-        np.partition(part, 1, axis=1)[:, :2].mean(axis=1) for part in (sample.distances, sample.distances[:, half])
-    ]
-    apart = float((nearest[0] < _APART * nearest[1]).mean())
-    return float(np.clip((apart - _PLAIN) / _SEEN, 0, 0.5))
+    return sample.apart(max(_FIRST))
 
 
 def drop_for(contamination: float) -> float:
@@ -80,16 +97,14 @@ def drop_for(contamination: float) -> float:
     return float(np.clip(low + 10 * contamination, low, high))
 
 
-def oddities(blocks: Iterable[Block], sample: Sample, contamination: float) -> Iterator[npt.NDArray[np.float32]]:
+def oddities(blocks: Iterable[Block], sample: Sample) -> Iterator[npt.NDArray[np.float32]]:
     """Yield (B,) float32 for each block of images: higher is odder; at most 1, and above 1 for what is in no ball.
 
     Args:
         blocks: the images.
         sample: some of them.
-        contamination: assumed or estimated share of impurities: their clusters are expected to be no larger.
     """
-    low, high = _FIRST
-    half = sample.typical_half(float(np.clip(0.6 * contamination, low, high)))
+    half = sample.typical_half(sample.share)
     centers, keys = sample.vectors[half], sample.keys[:, half]
     limits, weights = _walked(sample.distances[np.ix_(half, half)], _SECOND)
     for vectors, own in blocks:

@@ -19,11 +19,11 @@ def sample_of(vectors: np.ndarray, contents: np.ndarray | None = None) -> Sample
     return Sample(vectors, np.stack([names, names if contents is None else contents]))
 
 
-def odd(vectors: np.ndarray, contamination: float, sample: Sample | None = None) -> np.ndarray:
+def odd(vectors: np.ndarray, sample: Sample | None = None) -> np.ndarray:
     """Return (N,) float32 oddities of the images, by default among themselves."""
     sample = sample_of(vectors) if sample is None else sample
     own = sample.keys if len(vectors) == len(sample.vectors) else np.stack([np.arange(len(vectors)) + 10**6] * 2)
-    return np.concatenate(list(oddities([(vectors, own)], sample, contamination)))
+    return np.concatenate(list(oddities([(vectors, own)], sample)))
 
 
 def found(scores: np.ndarray, impurities: np.ndarray) -> float:
@@ -40,7 +40,7 @@ def test_small_tight_clusters_are_odder_than_one_large_mode(seed: int, count: in
     vectors = unit(normal, clusters(count, size, seed=1000 + seed))
     impurities = np.arange(len(vectors)) >= 760
 
-    assert found(odd(vectors, 0.05), impurities) == 1
+    assert found(odd(vectors), impurities) == 1
 
     distances = sample_of(vectors).distances
     assert found(np.sort(distances, axis=1)[:, :2].mean(axis=1), impurities) < 0.1
@@ -52,7 +52,7 @@ def test_small_tight_clusters_are_odder_than_two_modes_of_different_spread(seed:
         mode(400, seed=seed, spread=0.3), mode(360, seed=seed + 50, spread=0.9), clusters(4, 10, seed=1000 + seed)
     )
 
-    assert found(odd(vectors, 0.05), np.arange(800) >= 760) >= 0.95
+    assert found(odd(vectors), np.arange(800) >= 760) >= 0.95
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -62,7 +62,7 @@ def test_spread_out_mode_is_dropped_about_as_often_as_a_tight_one(seed: int):
     By the distance to the two nearest others only images of the spread-out mode would go.
     """
     vectors = unit(mode(400, seed=seed, spread=0.3), mode(400, seed=seed + 50, spread=0.9))
-    scores = odd(vectors, 0.0)
+    scores = odd(vectors)
     dropped = np.zeros(800, bool)
     dropped[np.argsort(-scores, kind="stable")[:200]] = True
     tight, diffuse = dropped[:400].mean(), dropped[400:].mean()
@@ -80,7 +80,7 @@ def test_what_lies_in_no_ball_is_odder_than_all_else_and_the_farther_the_odder()
     opposite, aside = -center, np.roll(center, 1)
     strangers = unit(np.stack([center, aside, opposite]))
 
-    scores = odd(strangers, 0.0, sample_of(vectors))
+    scores = odd(strangers, sample_of(vectors))
 
     assert scores[0] < 1 < scores[1] < scores[2]
 
@@ -131,16 +131,16 @@ def test_result_does_not_depend_on_how_the_images_are_cut_into_blocks(size: int)
     vectors = unit(np.abs(mode(850, seed=1, spread=1.0)), np.abs(clusters(5, 10)))
     sample = sample_of(vectors)
 
-    parts = np.concatenate(list(oddities(cut(vectors, sample.keys, size), sample, 0.06)))
+    parts = np.concatenate(list(oddities(cut(vectors, sample.keys, size), sample)))
 
-    np.testing.assert_allclose(parts, odd(vectors, 0.06, sample), atol=1e-6)
+    np.testing.assert_allclose(parts, odd(vectors, sample), atol=1e-6)
 
 
 def test_no_images_and_empty_blocks_give_no_scores():
     vectors = unit(mode(50, seed=0, spread=0.5))
     sample = sample_of(vectors)
-    assert list(oddities([], sample, 0.1)) == []
-    nothing = list(oddities([(vectors[:0], sample.keys[:, :0])], sample, 0.1))
+    assert list(oddities([], sample)) == []
+    nothing = list(oddities([(vectors[:0], sample.keys[:, :0])], sample))
     assert [(part.shape, part.dtype) for part in nothing] == [((0,), np.dtype(np.float32))]
 
 
