@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dn2.config import ScoreConfig, fingerprint
+from dn2.config import fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,27 +326,6 @@ class Report:
     def anomalous_rate(self) -> float:
         """Share of the scored images that are anomalous; 0 if none was scored."""
         return self.anomalous / self.scored if self.scored else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class OldReport:
-    """What a finished report was made of, and with which settings.
-
-    Attributes:
-        uri: absolute URI of the folder it was found in.
-        store: absolute URI of the store that holds its scores.
-        scored: the scores.
-        bank: the version they were made with.
-        config: the settings of the report.
-        copy: the local folder it was exported to; None for a report in the store.
-    """
-
-    uri: str
-    store: str
-    scored: Scored
-    bank: BankVersion
-    config: ScoreConfig
-    copy: str | None
 
 
 @dataclass(frozen=True, slots=True)

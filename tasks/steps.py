@@ -33,12 +33,12 @@ from dn2.records import (
     Embedded,
     EmbeddedShard,
     Look,
-    OldReport,
     Report,
     Scored,
     ScoredShard,
     Shard,
 )
+from dn2.reports.old import OldReport
 from dn2.scoring.decide import decide
 from dn2.scoring.rethreshold import open_report as open_old_report
 from dn2.scoring.score import score_shard

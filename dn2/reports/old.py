@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,33 @@ from pydantic import ValidationError
 
 from dn2.config import ScoreConfig, check_name, explain
 from dn2.errors import ConfigError, NotFoundError, SchemaError
-from dn2.records import BankVersion, OldReport, Report, Scored
+from dn2.records import BankVersion, Report, Scored
 from dn2.reports.files import PAGE, SUMMARY, part_path
 from dn2.store import layout
 from dn2.store.documents import REPORT_SUMMARY, as_record, read_document
 from dn2.store.files import locate
 from dn2.store.storage import Store
+
+
+@dataclass(frozen=True, slots=True)
+class OldReport:
+    """What a finished report was made of, and with which settings.
+
+    Attributes:
+        uri: absolute URI of the folder it was found in.
+        store: absolute URI of the store that holds its scores.
+        scored: the scores.
+        bank: the version they were made with.
+        config: the settings of the report.
+        copy: the local folder it was exported to; None for a report in the store.
+    """
+
+    uri: str
+    store: str
+    scored: Scored
+    bank: BankVersion
+    config: ScoreConfig
+    copy: str | None
 
 
 def find_report(

@@ -8,9 +8,9 @@ from dataclasses import replace
 from dn2.config import ScoreConfig, ThresholdConfig
 from dn2.errors import NotFoundError
 from dn2.neighbors.bank import open_bank
-from dn2.records import OldReport, Report
+from dn2.records import Report
 from dn2.reports.export import check_target, export
-from dn2.reports.old import find_report
+from dn2.reports.old import OldReport, find_report
 from dn2.scoring.decide import decide
 from dn2.store.storage import Store
 
