@@ -216,10 +216,11 @@ def test_scores(data: Embeddings, vectors: np.ndarray, banks: dict[str, np.ndarr
     """
     none = [np.full((1, len(one)), -1, np.int64) for one in (data.test, vectors)]
     found: dict[str, list[np.ndarray]] = {name: [] for name in banks}
+    in_bank = {name: torch.from_numpy(np.flatnonzero(rows)) for name, rows in banks.items()}
     for distances in distances_to(data.test, none[0], vectors, none[1]):
-        for name, rows in banks.items():
-            mine = distances if rows.all() else distances[:, rows]
-            found[name].append(np.partition(mine, K - 1, axis=1)[:, :K].mean(axis=1))
+        for name, rows in in_bank.items():
+            nearest = torch.from_numpy(distances)[:, rows].topk(K, dim=1, largest=False, sorted=False)
+            found[name].append(nearest.values.mean(dim=1).numpy())
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
