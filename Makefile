@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SYSTEM := $(VENV)/.system
 
-.PHONY: demo test e2e bench-orchestration bench-cleaning bench-thresholds deploy lint types install clean
+.PHONY: demo test e2e bench-orchestration bench-cleaning bench-thresholds bench-groups deploy lint types install clean
 
 demo: $(READY)
 	$(BIN)/dn2 demo
@@ -25,6 +25,9 @@ bench-cleaning: $(READY) $(SYSTEM)
 
 bench-thresholds: $(READY) $(SYSTEM)
 	$(BIN)/python -m benchmarks.thresholds
+
+bench-groups: $(READY) $(SYSTEM)
+	$(BIN)/python -m benchmarks.groups
 
 # Needs a running Prefect server (PREFECT_API_URL). Can be repeated.
 deploy: $(READY)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
+
 import numpy as np
 
 import dn2
@@ -14,7 +17,9 @@ from dn2.store.tables import count_rows, vector_column, writing
 _ROWS = 20_000  # of a shard
 
 
-def write_embedded(store: dn2.Store, name: str, vectors: np.ndarray, labels: np.ndarray) -> Embedded:
+def write_embedded(
+    store: dn2.Store, name: str, vectors: np.ndarray, labels: np.ndarray, groups: Sequence[str] | None = None
+) -> Embedded:
     """Return a dataset with one image for each of the (N, D) float16 vectors; its label is told, its bytes are new.
 
     Args:
@@ -22,20 +27,22 @@ def write_embedded(store: dn2.Store, name: str, vectors: np.ndarray, labels: np.
         name: the dataset's name.
         vectors: (N, D) float16 of EfficientNet-Lite0.
         labels: (N,) what is known of each image.
+        groups: N names of the groups they belong to.
     """
     source = dn2.Store.open(FOLDER / "store")
     (embedder,) = source.names("embeddings")
     store.write(layout.probes(embedder), source.read(layout.probes(embedder)))
+    first = 0 if groups is None else zlib.crc32(name.encode()) << 64  # groups of equal ids would be the same group
     for start in range(0, len(vectors), _ROWS):
         stop = min(start + _ROWS, len(vectors))
-        ids = [f"{row:032x}" for row in range(start, stop)]
+        ids = [f"{first + row:032x}" for row in range(start, stop)]
         path, rows = layout.embeddings(embedder, f"{name}-{start:09d}"), stop - start
         with writing(store, path, EMBEDDINGS.with_dim(vectors.shape[1]), {}) as file:
             file.write(
                 {
                     "image_id": ids,
                     "uri": [f"memory://{name}/{one}" for one in ids],
-                    "group_id": [None] * rows,
+                    "group_id": [None] * rows if groups is None else list(groups[start:stop]),
                     "label": [str(label) for label in labels[start:stop]],
                     "embedding": vector_column(vectors[start:stop], np.ones(rows, bool)),
                     "content_sha256": ids,

@@ -11,7 +11,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dn2.config import CleanConfig, EmbedConfig, FitConfig, ScoreConfig, ThresholdConfig
+    from dn2.config import (
+        CleanConfig,
+        EmbedConfig,
+        FitConfig,
+        GroupFitConfig,
+        GroupScoreConfig,
+        ScoreConfig,
+        ThresholdConfig,
+    )
     from dn2.errors import (
         BankError,
         ConfigError,
@@ -26,9 +34,12 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from dn2.features.embed import embed
+    from dn2.groups.bank import open_group_bank
+    from dn2.groups.fit import fit_groups
+    from dn2.groups.score import score_groups
     from dn2.images.ingest import ingest
     from dn2.neighbors.bank import open_bank
-    from dn2.records import BankVersion, Cleaning, Dataset, Embedded, Report
+    from dn2.records import BankVersion, Cleaning, Dataset, Embedded, GroupBankVersion, GroupReport, Report
     from dn2.reports.export import export
     from dn2.scoring.cleaning import clean
     from dn2.scoring.fit import fit
@@ -37,7 +48,15 @@ if TYPE_CHECKING:
     from dn2.store.storage import Store
 
 _HOMES = {
-    "dn2.config": ("CleanConfig", "EmbedConfig", "FitConfig", "ScoreConfig", "ThresholdConfig"),
+    "dn2.config": (
+        "CleanConfig",
+        "EmbedConfig",
+        "FitConfig",
+        "GroupFitConfig",
+        "GroupScoreConfig",
+        "ScoreConfig",
+        "ThresholdConfig",
+    ),
     "dn2.errors": (
         "BankError",
         "ConfigError",
@@ -52,9 +71,12 @@ _HOMES = {
         "WeightsError",
     ),
     "dn2.features.embed": ("embed",),
+    "dn2.groups.bank": ("open_group_bank",),
+    "dn2.groups.fit": ("fit_groups",),
+    "dn2.groups.score": ("score_groups",),
     "dn2.images.ingest": ("ingest",),
     "dn2.neighbors.bank": ("open_bank",),
-    "dn2.records": ("BankVersion", "Cleaning", "Dataset", "Embedded", "Report"),
+    "dn2.records": ("BankVersion", "Cleaning", "Dataset", "Embedded", "GroupBankVersion", "GroupReport", "Report"),
     "dn2.reports.export": ("export",),
     "dn2.scoring.cleaning": ("clean",),
     "dn2.scoring.fit": ("fit",),
@@ -77,6 +99,10 @@ __all__ = [
     "EmbedderError",
     "EmptySourceError",
     "FitConfig",
+    "GroupBankVersion",
+    "GroupFitConfig",
+    "GroupReport",
+    "GroupScoreConfig",
     "NotFoundError",
     "RejectedError",
     "Report",
@@ -91,10 +117,13 @@ __all__ = [
     "embed",
     "export",
     "fit",
+    "fit_groups",
     "ingest",
     "open_bank",
+    "open_group_bank",
     "rethreshold",
     "score",
+    "score_groups",
 ]
 
 

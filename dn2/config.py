@@ -17,6 +17,7 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 200, 200
 PILLOW_PIXEL_LIMIT = 178_956_970  # above this Pillow itself refuses to open an image
 _REPORT_FORMAT = 3  # raised when a report gets more files or figures: older ones are made anew
 _CLEANING_FORMAT = 1
+_GROUP_REPORT_FORMAT = 1
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -85,7 +86,7 @@ class EmbedConfig(Config):
         description="Images per shard, the unit of work and resume. Does not change scores.",
     )
     decode_threads: int = Field(
-        0, ge=0, le=256, description="Threads that read and decode. 0: one per core, 16 for a bucket."
+        0, ge=0, le=256, description="Threads that read and decode. 0: one per core, 16 for a bucket or a table."
     )
     thumbnail_px: int = Field(96, ge=16, le=512, description="Longest side of the stored thumbnails, in pixels.")
     max_pixels: int = Field(
@@ -214,6 +215,51 @@ class ScoreConfig(RejectLimits):
         """Return hex digits over the settings that change what a finished report holds."""
         kept = {"threshold", "false_discovery_rate", "report_images", "max_reject_rate", "max_rejects"}
         return fingerprint([_REPORT_FORMAT, self.model_dump(mode="json", include=kept)])
+
+
+class GroupFitConfig(RejectLimits):
+    """How groups of normal images become a bank with thresholds for every group size."""
+
+    pooling: Literal["mean", "histogram", "concat"] = Field(
+        "mean",
+        description="How the embeddings of a group become one vector. mean: their mean, as in the paper; histogram: "
+        "how they spread over kinds of images (k-means cells); concat: one after the other, for groups of one size.",
+    )
+    cells: int = Field(16, ge=2, le=4096, description="Kinds of images that a histogram tells apart, at most.")
+    k: int = Field(2, ge=1, le=1000, description="Neighbours whose squared distances are averaged.")
+    metric: Literal["l2", "cosine"] = Field(
+        "l2", description="l2: embeddings as they are; cosine: every embedding is scaled to length 1 before pooling."
+    )
+    min_size: int = Field(2, ge=1, description="Groups with fewer readable images are neither learnt nor scored.")
+    false_alarm_rate: float = Field(
+        0.01, gt=0, lt=1, description="Share of normal groups that may be flagged: sets the thresholds."
+    )
+    group_memory_gb: float = Field(
+        8.0, gt=0, description="Groups whose vectors need more memory than this are refused."
+    )
+    search_memory_mb: int = Field(512, ge=16, description="Working memory of the neighbour search.")
+
+
+class GroupScoreConfig(RejectLimits):
+    """How groups are scored and reported."""
+
+    false_alarm_rate: float | None = Field(
+        None, gt=0, lt=1, description="Share of normal groups that may be flagged. By default the bank's own rate."
+    )
+    false_discovery_rate: float = Field(
+        0.1, gt=0, lt=1, description="Share of normal groups among the selected ones that may be expected."
+    )
+    report_groups: int = Field(24, ge=0, le=500, description="Worst groups shown with pictures in report.html.")
+    report_members: int = Field(12, ge=1, le=100, description="Images shown of each of them.")
+    group_memory_gb: float = Field(
+        8.0, gt=0, description="Groups whose vectors need more memory than this are refused."
+    )
+    search_memory_mb: int = Field(512, ge=16, description="Working memory of the neighbour search.")
+
+    def report_fingerprint(self) -> str:
+        """Return hex digits over the settings that change what a finished report holds."""
+        memory = {"group_memory_gb", "search_memory_mb"}
+        return fingerprint([_GROUP_REPORT_FORMAT, self.model_dump(mode="json", exclude=memory)])
 
 
 def short(value: Any) -> str:

@@ -20,6 +20,8 @@ class Dataset:
         changed: images whose bytes changed since they were last listed.
         vanished: images that are no longer in the source.
         ignored: other files, which are not images.
+        pattern: what the paths below the source say about group and label; it is applied when rows are read.
+        ungrouped: images that the pattern does not fit.
     """
 
     name: str
@@ -30,6 +32,8 @@ class Dataset:
     changed: int = 0
     vanished: int = 0
     ignored: int = 0
+    pattern: str | None = None
+    ungrouped: int = 0
 
     @property
     def fingerprint(self) -> str:
@@ -49,6 +53,7 @@ class Shard:
         stop: one past its last row.
         superseded: rows, counted from `start`, that are no image any more: tombstones, and images which a later
             part replaced or removed.
+        pattern: the dataset's, see there.
     """
 
     dataset: str
@@ -57,6 +62,7 @@ class Shard:
     start: int
     stop: int
     superseded: tuple[int, ...] = ()
+    pattern: str | None = None
 
     @property
     def images(self) -> int:
@@ -386,3 +392,122 @@ class Look:
     due: tuple[Drop, ...]
     remembered: dict[str, SeenDrop]
     loose: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupBankVersion:
+    """One immutable version of a bank of normal groups.
+
+    Attributes:
+        name: the bank's name.
+        version: fingerprint of everything it was made from.
+        embedder: id of the embedder that made the images' embeddings.
+        pooling: how a group becomes one vector: mean, histogram or concat.
+        groups: normal groups in it.
+        members: images in them.
+        dim: length of a group's vector.
+        k: neighbours averaged for a score.
+        metric: l2, or cosine: images are scaled to length 1 before they are pooled.
+        min_size: readable images that a group needs.
+        sizes: group sizes for which it is calibrated.
+        false_alarm_rate: share of normal groups that was asked for.
+        attainable_rate: what its calibration can promise at the size where it promises least.
+        small: training groups that were too small for it.
+        ungrouped: training images that belong to no group.
+        rejected: training images that could not be read.
+    """
+
+    name: str
+    version: str
+    embedder: str
+    pooling: str
+    groups: int
+    members: int
+    dim: int
+    k: int
+    metric: str
+    min_size: int
+    sizes: tuple[int, ...]
+    false_alarm_rate: float
+    attainable_rate: float
+    small: int
+    ungrouped: int
+    rejected: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorstGroup:
+    """One of the groups with the largest scores.
+
+    Attributes:
+        group_id: its name.
+        members: readable images in it.
+        score: distance, over that of a typical normal group of its size.
+        p_value: how rare such a score is among normal groups.
+        q_value: the smallest false-discovery rate at which it is selected.
+        is_anomaly: whether it is above the threshold for its size.
+        selected: whether its q-value is small enough.
+        nearest: the normal group it is most like.
+        odd: URI of the image that contributes most.
+    """
+
+    group_id: str
+    members: int
+    score: float
+    p_value: float
+    q_value: float
+    is_anomaly: bool
+    selected: bool
+    nearest: str
+    odd: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupReport:
+    """A finished report of groups against one version of a bank of groups.
+
+    Attributes:
+        uri: absolute URI of its folder: groups.parquet, part-*.parquet, report.html, summary.json.
+        bank: the bank's name.
+        version: the bank's version.
+        source: where the images came from.
+        groups: groups in the batch: scored + small.
+        scored: groups with a score.
+        anomalous: groups above the threshold for their size.
+        selected: groups whose q-value is at most the false-discovery rate.
+        small: groups with too few readable images.
+        images: images in the batch.
+        ungrouped: of them, images that belong to no group.
+        rejected: of them, images that could not be read.
+        false_alarm_rate: share of normal groups that may be flagged.
+        false_discovery_rate: share of normal groups among the selected ones that may be expected.
+        warnings: what a reader should know before trusting the figures.
+        worst: the groups with the largest scores, worst first.
+    """
+
+    uri: str
+    bank: str
+    version: str
+    source: str
+    groups: int
+    scored: int
+    anomalous: int
+    selected: int
+    small: int
+    images: int
+    ungrouped: int
+    rejected: int
+    false_alarm_rate: float
+    false_discovery_rate: float
+    warnings: tuple[str, ...] = ()
+    worst: tuple[WorstGroup, ...] = ()
+
+    @property
+    def html(self) -> str:
+        """URI of the report's page."""
+        return f"{self.uri}/report.html"
+
+    @property
+    def anomalous_rate(self) -> float:
+        """Share of the scored groups that are anomalous; 0 if none was scored."""
+        return self.anomalous / self.scored if self.scored else 0.0

@@ -13,7 +13,7 @@ import httpx
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
 import dn2
-from dn2.records import BankVersion, Cleaning, Dataset, Embedded, Look, Report
+from dn2.records import BankVersion, Cleaning, Dataset, Embedded, GroupBankVersion, GroupReport, Look, Report
 from dn2.reports.files import PICTURE
 from flows.links import cell, page, served, text
 from flows.outcomes import Outcome
@@ -60,6 +60,7 @@ def show_dataset(dataset: Dataset) -> None:
         ("images", f"{dataset.images:,}"),
         ("changes", changes),
         ("other files", f"{dataset.ignored:,}"),
+        *([("fit no group", f"{dataset.ungrouped:,}")] if dataset.pattern is not None else []),
     )
     create_markdown_artifact(_table(lines), key=_key("dataset", dataset.name), description="What the source holds")
 
@@ -106,6 +107,60 @@ def show_bank(bank: BankVersion) -> None:
     if bank.cleaning is not None:
         lines.append(("dropped by cleaning", f"{bank.dropped:,}, {bank.contamination:.1%} taken for anomalies"))
     create_markdown_artifact(_table(lines), key=_key("bank", bank.name), description="The bank's new version")
+
+
+@_for_the_eye
+def show_group_bank(bank: GroupBankVersion) -> None:
+    """Show a version of a bank of groups."""
+    lines = (
+        ("bank", f"{text(bank.name)}, version {bank.version}"),
+        ("normal groups", f"{bank.groups:,} of {bank.members:,} images, pooling {bank.pooling}"),
+        ("left out", f"{bank.small:,} groups that are too small, {bank.ungrouped:,} images in no group"),
+        ("could not be read", f"{bank.rejected:,}"),
+        ("backbone", f"{text(bank.embedder.rpartition('-')[0])}, k = {bank.k}, {bank.metric}"),
+        ("calibrated for", f"groups of {bank.sizes[0]} to {bank.sizes[-1]} images"),
+        ("false alarms", f"about {bank.attainable_rate:.2%} of normal groups lie above the thresholds"),
+    )
+    create_markdown_artifact(_table(lines), key=_key("bank", bank.name), description="The bank's new version")
+
+
+@_for_the_eye
+def show_groups(report: GroupReport, store: str, tell: TellConfig) -> None:
+    """Show a report of groups: its counts with links, and a table of the worst groups."""
+    base = tell.report_base_url
+    small = f", {report.small:,} are too small" if report.small else ""
+    lines = (
+        ("batch", text(report.source)),
+        ("bank", f"{text(report.bank)}, version {report.version}"),
+        ("images", f"{report.images:,}, {report.ungrouped:,} in no group, {report.rejected:,} could not be read"),
+        ("threshold", f"for each size, at a false-alarm rate of {100 * report.false_alarm_rate:.4g}%"),
+        ("selected", f"{report.selected:,} at a false-discovery rate of {100 * report.false_discovery_rate:.4g}%"),
+        ("report", page(report.html, store, base)),
+    )
+    warnings = [f"> {text(warning)}" for warning in report.warnings]
+    headline = f"**{report.anomalous:,} of {report.scored:,}** groups are anomalous{small}"
+    create_markdown_artifact(
+        "\n\n".join([_table(lines), *warnings]), key=_key("report", report.bank), description=headline
+    )
+    if report.worst:
+        create_table_artifact(
+            [
+                {
+                    "rank": rank,
+                    "group": cell(worst.group_id),
+                    "images": f"{worst.members:,}",
+                    "score": f"{worst.score:.4g}",
+                    "p": f"{worst.p_value:.3g}",
+                    "q": f"{worst.q_value:.3g}",
+                    "anomalous": "yes" if worst.is_anomaly else "no",
+                    "selected": "yes" if worst.selected else "no",
+                    "image that contributes most": cell(worst.odd.removeprefix(report.source).lstrip("/") or worst.odd),
+                }
+                for rank, worst in enumerate(report.worst[:_ROWS], start=1)
+            ],
+            key=_key("worst", report.bank),
+            description=f"The worst groups of {text(report.source)}; all rows: {page(report.html, store, base)}",
+        )
 
 
 @_for_the_eye
@@ -179,7 +234,7 @@ def show_night(outcomes: Sequence[Outcome], store: str, tell: TellConfig) -> Non
                 "bank": outcome.bank,
                 "outcome": "failed" if outcome.error is not None else "scored" if report else "nothing new",
                 "images": f"{report.images:,}" if report else "",
-                "anomalous": f"{report.anomalous:,} ({report.anomalous_rate:.1%})" if report else "",
+                "anomalous": f"{report.anomalous:,} {_of(report)}({report.anomalous_rate:.1%})" if report else "",
                 "could not be read": f"{report.rejected:,}" if report else "",
                 "vanished": f"{outcome.vanished:,}" if outcome.vanished else "",
                 "report": (served(report.html, store, tell.report_base_url) or cell(report.html)) if report else "",
@@ -188,6 +243,10 @@ def show_night(outcomes: Sequence[Outcome], store: str, tell: TellConfig) -> Non
         )
     failed = sum(outcome.error is not None for outcome in outcomes)
     create_table_artifact(rows, key="dn2-night", description=f"{len(outcomes)} sources, {failed} failed")
+
+
+def _of(report: Report | GroupReport) -> str:
+    return "groups " if isinstance(report, GroupReport) else ""
 
 
 @_for_the_eye

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from flows import console
+from flows.cli_groups import score_groups, train_groups
 from flows.console import say
 from flows.describe import (
     describe_bank,
@@ -19,6 +20,7 @@ from flows.describe import (
     describe_night,
     describe_report,
 )
+from flows.given import absolute, clean_settings, embed_settings, given, source_settings
 from flows.options import (
     Backbone,
     Bank,
@@ -35,16 +37,18 @@ from flows.options import (
     EngineOption,
     Metric,
     Out,
+    Pattern,
     Quantile,
     Rate,
     ShardSize,
     Source,
+    Split,
     Store,
     Threshold,
     Verbose,
 )
 
-EXAMPLES = """
+EXAMPLES = r"""
 Find the images that do not look like the normal ones. No training, no labels.
 
 * try it: **dn2 demo**
@@ -52,10 +56,11 @@ Find the images that do not look like the normal ones. No training, no labels.
 * score new images: **dn2 score photos/today --bank parts --out report**
 * the training images may hold anomalies: **dn2 train photos/all --clean auto**
 * flag fewer or more of them, at once: **dn2 rethreshold report --budget 20**
+* sets of images, each as one: **dn2 train-groups photos/lots --pattern '{group_id}/\*'**
 
-A source is a folder or any fsspec URL (s3://bucket/prefix), searched recursively for .jpg, .jpeg and .png. Everything
-dn2 keeps lies in one store. A stopped command goes on where it was when it is run again. Exit codes: 0 done, 1 failed,
-2 wrong use.
+A source is a folder or any fsspec URL (s3://bucket/prefix), searched recursively for .jpg, .jpeg and .png, or a table
+(.csv, .parquet) that lists images. Everything dn2 keeps lies in one store. A stopped command goes on where it was when
+it is run again. Exit codes: 0 done, 1 failed, 2 wrong use.
 """
 app = typer.Typer(
     help=EXAMPLES,
@@ -66,41 +71,20 @@ app = typer.Typer(
 )
 
 
-def _embed_settings(
-    backbone: str, engine: Engine, device: str, batch_size: int, shard_size: int
-) -> dict[str, str | int]:
-    return {
-        "backbone": backbone,
-        "engine": engine.value,
-        "device": device,
-        "batch_size": batch_size,
-        "shard_size": shard_size,
-    }
-
-
-def _given(**settings: float | None) -> dict[str, float]:
-    """Return the settings that were given: those that were not keep their default."""
-    return {name: value for name, value in settings.items() if value is not None}
-
-
-def _clean_settings(rule: Clean, contamination: float | None, drop: float | None) -> dict[str, str | float | None]:
-    return {"rule": rule.value, "contamination": contamination, "drop_fraction": drop}
-
-
-def _absolute(url: str) -> str:
-    """Return a path or URL as an absolute URI: a flow may run in another folder than this one."""
-    from dn2.store.files import locate
-
-    return locate(url).uri
-
-
 @app.command()
-def ingest(source: Source, store: Store = "dn2-store", dataset: Dataset = None, verbose: Verbose = False) -> None:
+def ingest(
+    source: Source,
+    store: Store = "dn2-store",
+    dataset: Dataset = None,
+    pattern: Pattern = None,
+    split: Split = None,
+    verbose: Verbose = False,
+) -> None:
     """List a source and note new, changed and vanished images."""
     with console.session(verbose=verbose) as run:
         from flows.parameters import IngestParameters
 
-        parameters = IngestParameters(source=_absolute(source), store=_absolute(store), dataset=dataset)
+        parameters = IngestParameters.model_validate(source_settings(source, store, dataset, pattern, split))
         describe_dataset(run("ingest", parameters))
 
 
@@ -109,6 +93,8 @@ def embed(
     source: Source,
     store: Store = "dn2-store",
     dataset: Dataset = None,
+    pattern: Pattern = None,
+    split: Split = None,
     backbone: Backbone = "auto",
     engine: EngineOption = Engine.auto,
     device: Device = "auto",
@@ -122,10 +108,8 @@ def embed(
 
         parameters = EmbedParameters.model_validate(
             {
-                "source": _absolute(source),
-                "store": _absolute(store),
-                "dataset": dataset,
-                "embed": _embed_settings(backbone, engine, device, batch_size, shard_size),
+                **source_settings(source, store, dataset, pattern, split),
+                "embed": embed_settings(backbone, engine, device, batch_size, shard_size),
             }
         )
         done = run("embed", parameters)
@@ -138,6 +122,8 @@ def clean(
     source: Source,
     store: Store = "dn2-store",
     dataset: Dataset = None,
+    pattern: Pattern = None,
+    split: Split = None,
     backbone: Backbone = "auto",
     rule: Annotated[Clean, typer.Option("--clean", help="The rule: auto, or the paper's.")] = Clean.auto,
     contamination: Contamination = None,
@@ -154,11 +140,9 @@ def clean(
 
         parameters = CleanParameters.model_validate(
             {
-                "source": _absolute(source),
-                "store": _absolute(store),
-                "dataset": dataset,
-                "embed": _embed_settings(backbone, engine, device, batch_size, shard_size),
-                "clean": _clean_settings(rule, contamination, drop),
+                **source_settings(source, store, dataset, pattern, split),
+                "embed": embed_settings(backbone, engine, device, batch_size, shard_size),
+                "clean": clean_settings(rule, contamination, drop),
             }
         )
         began = time.monotonic()
@@ -172,6 +156,8 @@ def train(
     store: Store = "dn2-store",
     bank: Bank = "default",
     dataset: Dataset = None,
+    pattern: Pattern = None,
+    split: Split = None,
     backbone: Backbone = "auto",
     k: Annotated[int, typer.Option(help="Neighbours whose distances are averaged.")] = 2,
     metric: Annotated[Metric, typer.Option(help="l2 as in the paper, or cosine.")] = Metric.l2,
@@ -190,12 +176,10 @@ def train(
         _train(
             run,
             {
-                "source": _absolute(source),
-                "store": _absolute(store),
-                "dataset": dataset,
+                **source_settings(source, store, dataset, pattern, split),
                 "bank": bank,
-                "embed": _embed_settings(backbone, engine, device, batch_size, shard_size),
-                "clean": _clean_settings(clean, contamination, drop),
+                "embed": embed_settings(backbone, engine, device, batch_size, shard_size),
+                "clean": clean_settings(clean, contamination, drop),
                 "fit": {"k": k, "metric": metric.value, "false_alarm_rate": far},
             },
         )
@@ -222,6 +206,8 @@ def score(
     budget: Budget = None,
     fdr: Discoveries = None,
     dataset: Dataset = None,
+    pattern: Pattern = None,
+    split: Split = None,
     backbone: Backbone = "auto",
     engine: EngineOption = Engine.auto,
     device: Device = "auto",
@@ -234,14 +220,12 @@ def score(
         _score(
             run,
             {
-                "source": _absolute(source),
-                "store": _absolute(store),
-                "dataset": dataset,
+                **source_settings(source, store, dataset, pattern, split),
                 "bank": bank,
-                "embed": _embed_settings(backbone, engine, device, batch_size, shard_size),
+                "embed": embed_settings(backbone, engine, device, batch_size, shard_size),
                 "score": {
-                    "threshold": _given(false_alarm_rate=far, quantile=quantile, value=threshold, budget=budget),
-                    **_given(false_discovery_rate=fdr),
+                    "threshold": given(false_alarm_rate=far, quantile=quantile, value=threshold, budget=budget),
+                    **given(false_discovery_rate=fdr),
                 },
                 "out": out,
             },
@@ -284,8 +268,8 @@ def rethreshold(
         from dn2.reports.old import find_report
         from flows.parameters import RethresholdParameters
 
-        rule = _given(false_alarm_rate=far, quantile=quantile, value=threshold, budget=budget)
-        found = find_report(_absolute(report), None if store is None else _absolute(store))
+        rule = given(false_alarm_rate=far, quantile=quantile, value=threshold, budget=budget)
+        found = find_report(absolute(report), None if store is None else absolute(store))
         target = out if out is not None else found.copy
         target = None if target is None else str(check_target(target, found.store))
         values = {
@@ -316,7 +300,7 @@ def nightly(
 
         began = time.monotonic()
         try:
-            outcomes = run("nightly-score", NightlyParameters(sources=_absolute(sources), rescore=rescore))
+            outcomes = run("nightly-score", NightlyParameters(sources=absolute(sources), rescore=rescore))
         except NightError as error:
             describe_night(error.outcomes)
             raise
@@ -346,6 +330,10 @@ def demo(
         describe_demo(figures)
         say(f"\nOpen the report:\n  {report / 'report.html'}\n\nGo on with your own folders:")
         say("  dn2 train PHOTOS/NORMAL --bank mine\n  dn2 score PHOTOS/NEW --bank mine --out mine-report")
+
+
+app.command()(train_groups)
+app.command()(score_groups)
 
 
 def _version(asked: bool) -> None:

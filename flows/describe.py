@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dn2.records import BankVersion, Cleaning, Dataset, Report
+from dn2.records import BankVersion, Cleaning, Dataset, GroupBankVersion, GroupReport, Report
 from flows.console import say, warn
 
 if TYPE_CHECKING:  # they load what a command that fails early does not need
@@ -48,6 +48,34 @@ def describe_bank(done: BankVersion, store: str, seconds: float) -> None:
         f"threshold {done.threshold:.4g}: flags about {done.attainable_rate:.2%} of normal images "
         f"({done.calibration}, {done.calibration_rows} scores); {seconds:.1f} s"
     )
+
+
+def describe_group_bank(done: GroupBankVersion, seconds: float) -> None:
+    """Say what a bank of groups holds."""
+    say(
+        f"bank {done.name}, version {done.version}: {done.groups} normal groups of {done.members} images, "
+        f"{done.embedder.rpartition('-')[0]}, pooling {done.pooling}, k = {done.k}, {done.metric}"
+    )
+    say(
+        f"thresholds for groups of {done.sizes[0]} to {done.sizes[-1]} images: flag about {done.attainable_rate:.2%} "
+        f"of normal groups; {seconds:.1f} s"
+    )
+
+
+def describe_groups(done: GroupReport, out: str | None, seconds: float) -> None:
+    """Say what a report of groups holds, and where it lies."""
+    small = f", {done.small} are too small" if done.small else ""
+    say(
+        f"{done.anomalous} of {done.scored} groups are anomalous{small}; {done.images} images, {done.ungrouped} in no "
+        f"group, {done.rejected} could not be read; {seconds:.1f} s"
+    )
+    say(
+        f"threshold: for each size, at a false-alarm rate of {100 * done.false_alarm_rate:.4g}%; {done.selected} "
+        f"groups are selected at a false-discovery rate of {100 * done.false_discovery_rate:.4g}%"
+    )
+    for warning in done.warnings:
+        warn(warning)
+    say(f"report: {done.html if out is None else Path(out) / 'report.html'}")
 
 
 def describe_report(done: Report, out: str | None, seconds: float) -> None:

@@ -10,7 +10,7 @@ from prefect import get_client
 from prefect.events import Event, RelatedResource, Resource
 from prefect.runtime import flow_run
 
-from dn2.records import Drop, Report, SeenDrop
+from dn2.records import Drop, GroupReport, Report, SeenDrop
 from flows.links import served
 from flows.parameters import TellConfig
 
@@ -52,7 +52,7 @@ def tell_drop(drop: Drop, seen: SeenDrop, store: str, settings: dict[str, Any]) 
         drop: what is complete.
         seen: what is remembered of it; telling it again later is another event.
         store: absolute URI of the store.
-        settings: embed, score and tell settings as JSON.
+        settings: pattern, groups, embed, score, group_score and tell settings as JSON.
     """
     emit(
         DROP_READY,
@@ -66,7 +66,7 @@ def tell_drop(drop: Drop, seen: SeenDrop, store: str, settings: dict[str, Any]) 
     )
 
 
-def tell_report(report: Report, store: str, tell: TellConfig) -> None:
+def tell_report(report: Report | GroupReport, store: str, tell: TellConfig) -> None:
     """Emit `dn2.batch.scored`, and `dn2.batch.anomalous` if a larger share is anomalous than `alert_rate`."""
     resource = {
         "prefect.resource.id": f"dn2.report.{report.bank}.{report.uri.rpartition('/')[2]}",
@@ -77,6 +77,7 @@ def tell_report(report: Report, store: str, tell: TellConfig) -> None:
         "source": report.source,
         "bank": report.bank,
         "bank_version": report.version,
+        "of": "groups" if isinstance(report, GroupReport) else "images",
         "images": report.images,
         "scored": report.scored,
         "anomalous": report.anomalous,
@@ -84,8 +85,7 @@ def tell_report(report: Report, store: str, tell: TellConfig) -> None:
         "rejected": report.rejected,
         "anomalous_rate": round(report.anomalous_rate, 6),
         "rejected_rate": round(report.rejected / report.images, 6) if report.images else 0.0,
-        "threshold": report.threshold,
-        "rule": report.rule,
+        **_details(report),
         "false_discovery_rate": report.false_discovery_rate,
         "report": report.uri,
         "report_url": served(report.html, store, tell.report_base_url),
@@ -94,3 +94,10 @@ def tell_report(report: Report, store: str, tell: TellConfig) -> None:
     emit(BATCH_SCORED, resource, payload, key=report.uri)
     if report.anomalous_rate > tell.alert_rate:
         emit(BATCH_ANOMALOUS, resource, payload, key=report.uri)
+
+
+def _details(report: Report | GroupReport) -> dict[str, Any]:
+    """Return what is told of one kind of report only."""
+    if isinstance(report, GroupReport):
+        return {"groups": report.groups, "small": report.small, "false_alarm_rate": report.false_alarm_rate}
+    return {"threshold": report.threshold, "rule": report.rule}

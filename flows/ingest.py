@@ -5,10 +5,10 @@ from __future__ import annotations
 from prefect import flow
 
 import dn2
-import tasks.steps as step
 from dn2.records import Dataset
 from flows.artifacts import show_dataset
 from flows.parameters import IngestParameters
+from flows.steps import list_source
 from flows.watched import watched
 
 
@@ -17,6 +17,6 @@ def ingest(parameters: IngestParameters) -> Dataset:
     """List a source and write down new, changed and vanished images."""
     dn2.Store.open(parameters.store).check_writable()
     with watched():
-        dataset = step.ingest(parameters.source, parameters.store, parameters.dataset)
+        dataset = list_source(parameters)
         show_dataset(dataset)
     return dataset

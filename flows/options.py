@@ -23,6 +23,14 @@ class Metric(StrEnum):
     cosine = "cosine"
 
 
+class Pooling(StrEnum):
+    """How the embeddings of a group become one vector."""
+
+    mean = "mean"
+    histogram = "histogram"
+    concat = "concat"
+
+
 class Clean(StrEnum):
     """How a training set is cleaned."""
 
@@ -31,10 +39,20 @@ class Clean(StrEnum):
     auto = "auto"
 
 
-Source = Annotated[str, typer.Argument(help="Folder or fsspec URL with images.", show_default=False)]
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="Folder or fsspec URL with images. Or a table that lists some, .csv or .parquet.", show_default=False
+    ),
+]
 Store = Annotated[str, typer.Option(help="Folder or fsspec URL where dn2 keeps its files.")]
 Dataset = Annotated[str | None, typer.Option(help="Name of the dataset. Default: derived from SOURCE.")]
+Pattern = Annotated[
+    str | None, typer.Option(help="What the paths below SOURCE say, such as '{label}/{group_id}/*'. Default: nothing.")
+]
+Split = Annotated[str | None, typer.Option(help="Of a table: only rows whose column split has this value.")]
 Bank = Annotated[str, typer.Option(help="Name of the bank of normal images.")]
+GroupBank = Annotated[str, typer.Option(help="Name of the bank of normal groups.")]
 Backbone = Annotated[
     str,
     typer.Option(help="auto, efficientnet_lite0, resnet18 to resnet152, wide_resnet50_2 or wide_resnet101_2."),

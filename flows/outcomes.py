@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dn2.errors import Dn2Error
-from dn2.records import Report
+from dn2.records import GroupReport, Report
 
 
 def reason(error: Exception) -> str:
@@ -29,7 +29,7 @@ class Outcome:
     source: str
     bank: str
     vanished: int = 0
-    report: Report | None = None
+    report: Report | GroupReport | None = None
     error: str | None = None
 
     def in_words(self) -> str:
@@ -39,7 +39,8 @@ class Outcome:
         gone = f"; {self.vanished} images vanished" if self.vanished else ""
         if self.report is None:
             return f"nothing new{gone}"
-        return f"{self.report.anomalous} of {self.report.scored} new images are anomalous{gone}"
+        what = "groups with new images" if isinstance(self.report, GroupReport) else "new images"
+        return f"{self.report.anomalous} of {self.report.scored} {what} are anomalous{gone}"
 
 
 class NightError(Dn2Error, RuntimeError):

@@ -7,8 +7,19 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator
 
-from dn2.config import CleanConfig, Config, EmbedConfig, FitConfig, Name, ScoreConfig, ThresholdConfig
+from dn2.config import (
+    CleanConfig,
+    Config,
+    EmbedConfig,
+    FitConfig,
+    GroupFitConfig,
+    GroupScoreConfig,
+    Name,
+    ScoreConfig,
+    ThresholdConfig,
+)
 from dn2.errors import ConfigError
+from dn2.images.pattern import check_pattern
 
 
 def check_base_url(url: str) -> str:
@@ -26,14 +37,24 @@ def check_base_url(url: str) -> str:
 
 
 BaseUrl = Annotated[str, AfterValidator(check_base_url)]
+PathPattern = Annotated[str, AfterValidator(check_pattern)]
 
 
 class IngestParameters(Config):
     """Where images come from and where dn2 keeps its files."""
 
-    source: str = Field(min_length=1, description="Folder or fsspec URL with images, searched recursively.")
+    source: str = Field(
+        min_length=1,
+        description="Folder or fsspec URL with images, searched recursively; or a table of images, .csv or .parquet.",
+    )
     store: str = Field("dn2-store", min_length=1, description="Folder or fsspec URL where dn2 keeps its files.")
     dataset: Name | None = Field(None, description="Name of the dataset. By default derived from the source.")
+    pattern: PathPattern | None = Field(
+        None, description="What the paths below the source say, such as {label}/{group_id}/*. By default nothing."
+    )
+    split: str | None = Field(
+        None, min_length=1, description="Only the rows of a table whose column split has this value. By default all."
+    )
 
 
 class EmbedParameters(IngestParameters):
@@ -65,6 +86,15 @@ class TrainParameters(EmbedParameters):
     fit: FitConfig = Field(default_factory=FitConfig, description="How embeddings become a bank with a threshold.")
 
 
+class TrainGroupsParameters(EmbedParameters):
+    """Groups of normal images, and the bank to make of them."""
+
+    bank: Name = Field("groups", description="Name of the bank of groups.")
+    fit: GroupFitConfig = Field(
+        default_factory=GroupFitConfig, description="How groups become a bank with thresholds for every size."
+    )
+
+
 class TellConfig(Config):
     """How Prefect is told of a finished report."""
 
@@ -94,6 +124,17 @@ class ScoreParameters(BatchParameters):
     out: str | None = Field(None, description="Local folder to copy the finished report to.")
 
 
+class ScoreGroupsParameters(EmbedParameters):
+    """Groups of images, the bank of groups to compare them with, and who is told."""
+
+    bank: Name = Field("groups", description="Name of the bank of groups; its current version is used.")
+    score: GroupScoreConfig = Field(
+        default_factory=GroupScoreConfig, description="How the groups are scored and reported."
+    )
+    tell: TellConfig = Field(default_factory=TellConfig, description="How Prefect is told of the report.")
+    out: str | None = Field(None, description="Local folder to copy the finished report to.")
+
+
 class RethresholdParameters(Config):
     """A finished report, and what to change about it."""
 
@@ -118,6 +159,12 @@ class ScoreNewParameters(BatchParameters):
 
     rescore: bool = Field(
         False, description="Score again what only earlier versions of the bank have scored. Not done by default."
+    )
+    groups: bool = Field(
+        False, description="Score the groups that got new images, with a bank of groups, instead of the images."
+    )
+    group_score: GroupScoreConfig = Field(
+        default_factory=GroupScoreConfig, description="The same, where groups are scored."
     )
 
 

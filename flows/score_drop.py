@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 import tasks.steps as step
-from dn2.records import Report
+from dn2.records import GroupReport, Report
 from flows.artifacts import show_nothing_new
 from flows.parameters import DropParameters
 from flows.score_new import score_new
@@ -13,7 +13,7 @@ from flows.watched import watched
 
 
 @flow(name="score-drop")
-def score_drop(parameters: DropParameters) -> Report | None:
+def score_drop(parameters: DropParameters) -> Report | GroupReport | None:
     """Score the images of a drop that are not scored yet; a drop that is told twice is scored once."""
     with watched():
         _, report = score_new(parameters)

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from dn2.config import Config, EmbedConfig, Name, ScoreConfig, explain, short
+from dn2.config import Config, EmbedConfig, GroupScoreConfig, Name, ScoreConfig, explain, short
 from dn2.errors import ConfigError
 from dn2.images.source import SUFFIXES
 from dn2.store.files import locate, read_file, relative_to
-from flows.parameters import ScoreNewParameters, TellConfig
+from flows.parameters import PathPattern, ScoreNewParameters, TellConfig
 
 _LARGEST = 1_000_000  # characters: thousands of sources
 
@@ -20,9 +20,21 @@ _LARGEST = 1_000_000  # characters: thousands of sources
 class NightlySource(Config):
     """A source whose new images are scored every night."""
 
-    source: str = Field(min_length=1, description="Folder or fsspec URL with images, searched recursively.")
+    source: str = Field(
+        min_length=1,
+        description="Folder or fsspec URL with images, searched recursively; or a table of images, .csv or .parquet.",
+    )
     bank: Name = Field("default", description="Name of the bank to compare them with.")
     dataset: Name | None = Field(None, description="Name of the dataset. By default derived from the source.")
+    pattern: PathPattern | None = Field(
+        None, description="What the paths below the source say, such as {label}/{group_id}/*. By default nothing."
+    )
+    split: str | None = Field(
+        None, min_length=1, description="Only the rows of a table whose column split has this value. By default all."
+    )
+    groups: bool = Field(
+        False, description="Score the groups that got new images, with a bank of groups, instead of the images."
+    )
 
 
 class WatchedPrefix(Config):
@@ -46,6 +58,12 @@ class WatchedPrefix(Config):
     )
     again_minutes: float = Field(
         60.0, gt=0, description="A drop that was told and is still not scored is told again after this time."
+    )
+    pattern: PathPattern | None = Field(
+        None, description="What the paths below a drop say, such as {label}/{group_id}/*. By default nothing."
+    )
+    groups: bool = Field(
+        False, description="Score the groups that got new images, with a bank of groups, instead of the images."
     )
 
     @field_validator("marker")
@@ -73,11 +91,21 @@ class SourcesFile(Config):
     watch: tuple[WatchedPrefix, ...] = Field((), description="Prefixes that are watched for drops.")
     embed: EmbedConfig = Field(default_factory=EmbedConfig, description="Engine and sizes, for all nightly sources.")
     score: ScoreConfig = Field(default_factory=ScoreConfig, description="Limits and reports, for all of them.")
+    group_score: GroupScoreConfig = Field(
+        default_factory=GroupScoreConfig, description="The same for sources whose groups are scored."
+    )
     tell: TellConfig = Field(default_factory=TellConfig, description="How Prefect is told of reports.")
 
     def batches(self, *, rescore: bool) -> tuple[ScoreNewParameters, ...]:
         """Return what to score for each nightly source, in the order of the file."""
-        shared = {"store": self.store, "embed": self.embed, "score": self.score, "tell": self.tell, "rescore": rescore}
+        shared = {
+            "store": self.store,
+            "embed": self.embed,
+            "score": self.score,
+            "group_score": self.group_score,
+            "tell": self.tell,
+            "rescore": rescore,
+        }
         return tuple(ScoreNewParameters.model_validate({**dict(one), **shared}) for one in self.nightly)
 
     def banks(self) -> tuple[str, ...]:
@@ -126,7 +154,7 @@ def read_sources(url: str) -> SourcesFile:
         raise ConfigError(f"sources file {uri}: {explain(error)}") from error
     if not (file.nightly or file.watch):
         raise ConfigError(f"sources file {uri}: got neither nightly nor watch, expected a list of at least one source")
-    _check_once(uri, "nightly", [(one.source, one.bank) for one in file.nightly])
+    _check_once(uri, "nightly", [(_place(one), one.bank) for one in file.nightly])
     _check_once(uri, "watch", [(one.prefix, one.bank) for one in file.watch])
     return file
 
@@ -155,6 +183,10 @@ def _absolute(content: dict[str, Any], uri: str) -> dict[str, Any]:
             content = {**content, group: entries}
     absolute: dict[str, Any] = resolved(content, "store", "")
     return absolute
+
+
+def _place(one: NightlySource) -> str:
+    return one.source if one.split is None else f"{one.source} with split {one.split!r}"
 
 
 def _check_once(uri: str, group: str, keys: list[tuple[str, str]]) -> None:

@@ -6,8 +6,8 @@ import dn2
 import tasks.steps as step
 from dn2.config import EmbedConfig
 from dn2.features.embed import embedder_id
-from dn2.records import BankVersion, Dataset, Embedded, EmbeddedShard
-from flows.parameters import EmbedParameters
+from dn2.records import BankVersion, Dataset, Embedded, EmbeddedShard, GroupBankVersion
+from flows.parameters import EmbedParameters, IngestParameters
 
 MOST_TASKS = 100  # runs of one task in one flow: more would make Prefect's page slow, not the work faster
 
@@ -18,12 +18,22 @@ def ranges(count: int, *, most: int = MOST_TASKS) -> list[range]:
     return [range(count * run // runs, count * (run + 1) // runs) for run in range(runs)]
 
 
-def embed_source(parameters: EmbedParameters, bank: BankVersion | None = None) -> Embedded:
+def embed_source(parameters: EmbedParameters, bank: BankVersion | GroupBankVersion | None = None) -> Embedded:
     """List the source, and embed what is not embedded yet."""
     dn2.Store.open(parameters.store).check_writable()
     config = step.choose_embedder(parameters.embed, bank)
-    dataset = step.ingest(parameters.source, parameters.store, parameters.dataset)
-    return embed_dataset(dataset, parameters.store, config)
+    return embed_dataset(list_source(parameters), parameters.store, config)
+
+
+def list_source(parameters: IngestParameters) -> Dataset:
+    """Bring the source's manifest up to date."""
+    return step.ingest(
+        parameters.source,
+        parameters.store,
+        parameters.dataset,
+        pattern=parameters.pattern,
+        split=parameters.split,
+    )
 
 
 def embed_dataset(

@@ -56,10 +56,15 @@ def _look(prefix: WatchedPrefix, file: SourcesFile) -> Look:
         settle_s=60 * prefix.settle_minutes,
         again_s=60 * prefix.again_minutes,
     )
-    settings = {name: getattr(file, name).model_dump(mode="json") for name in ("embed", "score", "tell")}
+    settings = {name: getattr(file, name).model_dump(mode="json") for name in ("embed", "score", "group_score", "tell")}
     for drop in found.due:
         get_run_logger().info("drop %s is complete: %d images, bank %s", drop.uri, drop.images, drop.bank)
-        tell_drop(drop, found.remembered[drop.uri], file.store, settings)
+        tell_drop(
+            drop,
+            found.remembered[drop.uri],
+            file.store,
+            {"pattern": prefix.pattern, "groups": prefix.groups, **settings},
+        )
     if found.loose:
         get_run_logger().warning(
             "%s: %d images lie beside the folders and belong to no drop", prefix.prefix, found.loose

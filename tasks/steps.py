@@ -19,7 +19,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.logging import get_run_logger
 
 import dn2
-from dn2.config import CleanConfig, EmbedConfig, FitConfig, ScoreConfig
+from dn2.config import CleanConfig, EmbedConfig, FitConfig, GroupFitConfig, GroupScoreConfig, ScoreConfig
 from dn2.errors import EmptySourceError, SourceError, StoreError
 from dn2.features.embed import embed_shards, resolved
 from dn2.features.shards import plan_shards
@@ -32,6 +32,8 @@ from dn2.records import (
     Dataset,
     Embedded,
     EmbeddedShard,
+    GroupBankVersion,
+    GroupReport,
     Look,
     Report,
     Scored,
@@ -113,10 +115,12 @@ def writers_limit(bank: str) -> str:
 
 
 @task(name="ingest", **_STEP)
-def ingest(source: str, store: str, dataset: str | None) -> Dataset:
+def ingest(
+    source: str, store: str, dataset: str | None, *, pattern: str | None = None, split: str | None = None
+) -> Dataset:
     """Bring a dataset's manifest up to date with its source."""
     with _logged("listing %s", source):
-        return dn2.ingest(source, store, dataset=dataset)
+        return dn2.ingest(source, store, dataset=dataset, pattern=pattern, split=split)
 
 
 @task(name="plan", **_STEP)
@@ -129,7 +133,7 @@ def plan(
 
 
 @task(name="choose-embedder", **_STEP)
-def choose_embedder(config: EmbedConfig, bank: BankVersion | None) -> EmbedConfig:
+def choose_embedder(config: EmbedConfig, bank: BankVersion | GroupBankVersion | None) -> EmbedConfig:
     """Replace `auto` by the bank's backbone, or by the best one on this machine."""
     with _logged("backbone %s", config.backbone):
         return resolved(config, bank)
@@ -163,6 +167,34 @@ def open_bank(store: str, bank: str) -> BankVersion:
     """Look up a bank's current version."""
     with _logged("opening bank %s", bank):
         return dn2.open_bank(store, bank)
+
+
+@task(name="fit-groups", **_STEP)
+def fit_groups(embedded: Embedded, store: str, bank: str, config: GroupFitConfig) -> GroupBankVersion:
+    """Make a version of a bank of groups with its thresholds."""
+    with one_writer(bank), _logged("fitting bank %s to the groups of %d images", bank, embedded.embedded):
+        return dn2.fit_groups(embedded, store, bank=bank, config=config)
+
+
+@task(name="open-group-bank", **_STEP)
+def open_group_bank(store: str, bank: str) -> GroupBankVersion:
+    """Look up the current version of a bank of groups."""
+    with _logged("opening bank of groups %s", bank):
+        return dn2.open_group_bank(store, bank)
+
+
+@task(name="score-groups", **_STEP)
+def score_groups(
+    embedded: Embedded,
+    store: str,
+    bank: GroupBankVersion,
+    config: GroupScoreConfig,
+    *,
+    new_parts: tuple[str, ...] | None = None,
+) -> GroupReport:
+    """Score the groups of a batch, or those with new images, and write the report."""
+    with _logged("scoring the groups of %d images", embedded.embedded):
+        return dn2.score_groups(embedded, store, bank=bank, config=config, new_parts=new_parts)
 
 
 @task(name="score", task_run_name="score-{number}", **_STEP)
@@ -199,21 +231,27 @@ def open_report(finished: str, store: str | None) -> OldReport:
 
 
 @task(name="export", **_STEP)
-def export(finished: Report, store: str, out: str) -> str:
+def export(finished: Report | GroupReport, store: str, out: str) -> str:
     """Copy a finished report to a local folder."""
     with _logged("copying the report to %s", out):
         return str(dn2.export(finished, store, out))
 
 
 @task(name="unscored", **_STEP)
-def unscored(dataset: Dataset, store: str, bank: BankVersion, *, rescore: bool) -> tuple[str, ...]:
+def unscored(dataset: Dataset, store: str, bank: BankVersion | GroupBankVersion, *, rescore: bool) -> tuple[str, ...]:
     """Look up which manifest parts the bank has not scored yet."""
     with _logged("looking up what of %s is not scored yet", dataset.name):
         return find_unscored(dataset, store, bank=bank, rescore=rescore)
 
 
 @task(name="mark", **_STEP)
-def mark(dataset: Dataset, store: str, bank: BankVersion, parts: tuple[str, ...], report: Report | None) -> None:
+def mark(
+    dataset: Dataset,
+    store: str,
+    bank: BankVersion | GroupBankVersion,
+    parts: tuple[str, ...],
+    report: Report | GroupReport | None,
+) -> None:
     """Note that a bank has scored some manifest parts."""
     with _logged("noting %d manifest parts of %s as scored", len(parts), dataset.name):
         write_marks(dataset, store, bank=bank, parts=parts, report=report)
@@ -236,7 +274,7 @@ def remember(seen: Look, store: str) -> None:
 
 
 @task(name="mark-drop", **_STEP)
-def mark_drop(drop: str, store: str, uri: str, report: Report | None) -> None:
+def mark_drop(drop: str, store: str, uri: str, report: Report | GroupReport | None) -> None:
     """Note that a drop is scored."""
     with _logged("noting drop %s as scored", drop):
         mark_scored(drop, store, uri=uri, report=report)

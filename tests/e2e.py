@@ -30,7 +30,8 @@ from tests.postgres import postgres
 
 FOLDER = ROOT / "dn2-e2e"
 BIG = 4000  # images of the run that is killed: enough to be in the middle of for half a minute
-DEPLOYMENTS = {"ingest", "train", "score", "nightly-score", "watch-drops", "score-drop"}
+SINGLES = {"ingest", "train", "score", "train-groups", "score-groups"}
+DEPLOYMENTS = {*SINGLES, "nightly-score", "watch-drops", "score-drop"}
 
 
 def say(text: str) -> None:

@@ -12,16 +12,34 @@ import pytest
 import typer
 from pydantic.fields import FieldInfo
 
-from dn2.config import CleanConfig, Config, EmbedConfig, FitConfig, ScoreConfig, ThresholdConfig
+from dn2.config import (
+    CleanConfig,
+    Config,
+    EmbedConfig,
+    FitConfig,
+    GroupFitConfig,
+    GroupScoreConfig,
+    ScoreConfig,
+    ThresholdConfig,
+)
 from dn2.store import layout
-from dn2.store.schemas import CLEANING, EMBEDDINGS, MANIFEST, REPORT, Schema
+from dn2.store.schemas import CLEANING, EMBEDDINGS, GROUP_CALIBRATION, GROUPS, MANIFEST, MEMBERS, REPORT, Schema
 from flows import parameters
 from flows.cli import app
 from flows.sources import NightlySource, SourcesFile, WatchedPrefix
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "deployments" / "README.md"])
-SETTINGS = (EmbedConfig, CleanConfig, FitConfig, ScoreConfig, ThresholdConfig, parameters.TellConfig)
+SETTINGS = (
+    EmbedConfig,
+    CleanConfig,
+    FitConfig,
+    ScoreConfig,
+    ThresholdConfig,
+    GroupFitConfig,
+    GroupScoreConfig,
+    parameters.TellConfig,
+)
 
 
 def text_of(page: str) -> str:
@@ -99,6 +117,11 @@ def test_columns_listed_are_those_of_the_schema_in_order(page: str, schema: Sche
     assert names_in(first_cells(text_of(page), "column")) == schema.columns.names
 
 
+def test_columns_listed_for_groups_are_those_of_their_three_schemas():
+    names = [*GROUP_CALIBRATION.columns.names, *GROUPS.columns.names, *MEMBERS.columns.names]
+    assert names_in(first_cells(text_of("docs/groups.md"), "column")) == names
+
+
 def limits_of(field: FieldInfo) -> str:
     """The values a setting may have, in words."""
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
@@ -131,7 +154,14 @@ def test_settings_page_holds_every_field_with_default_limits_and_description(mod
 def test_settings_page_has_a_section_for_every_model_of_settings():
     groups = {
         field.annotation.__name__
-        for model in (parameters.TrainParameters, parameters.ScoreParameters, SourcesFile, ScoreConfig)
+        for model in (
+            parameters.TrainParameters,
+            parameters.ScoreParameters,
+            parameters.TrainGroupsParameters,
+            parameters.ScoreGroupsParameters,
+            SourcesFile,
+            ScoreConfig,
+        )
         for field in model.model_fields.values()
         if isinstance(field.annotation, type) and issubclass(field.annotation, Config)
     }
@@ -149,7 +179,7 @@ def test_nightly_page_names_every_field_of_the_sources_file():
 
 
 def test_settings_page_names_the_options_of_every_command():
-    rows = re.findall(r"^\| `dn2 (\w+)` \| (.*) \|$", text_of("docs/settings.md"), re.MULTILINE)
+    rows = re.findall(r"^\| `dn2 ([\w-]+)` \| (.*) \|$", text_of("docs/settings.md"), re.MULTILINE)
     listed = {command: set(re.findall(r"`(--[\w-]+)`", options)) for command, options in rows}
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     real = {
@@ -193,7 +223,7 @@ def test_reject_reasons_explained_are_reasons_of_the_code():
     source = literals()
     explained = names_in(first_cells(text_of("docs/embeddings.md"), "reason"))
     parts = [part.strip() for reason in explained for part in reason.split("...") if part.strip()]
-    assert len(parts) >= len(explained) == 8
+    assert len(parts) >= len(explained) == 9
     assert [part for part in parts if part not in source] == []
 
 

@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dn2.features.reading import Item, Wanted
+from dn2.images.source import ABSENT
 from dn2.records import Shard
 from dn2.store import layout
 from dn2.store.schemas import EMBEDDINGS, MANIFEST, THUMBNAILS
 from dn2.store.storage import Store
 from dn2.store.tables import iter_rows, vector_column, writing
 
-_COLUMNS = ["image_id", "uri", "size", "present", "group_id", "label"]
+_COLUMNS = ["image_id", "uri", "version", "size", "present", "group_id", "label"]
 
 
 class Draft:
@@ -42,8 +43,11 @@ class Draft:
     @property
     def wanted(self) -> list[Wanted]:
         """What is to be read, row by row."""
-        columns = (self._rows[name] for name in ("uri", "size", "present"))
-        return [Wanted(row, *values) for row, values in enumerate(zip(*columns, strict=True))]
+        columns = (self._rows[name] for name in ("uri", "size", "present", "version"))
+        return [
+            Wanted(row, uri, size, present, absent=version == ABSENT)
+            for row, (uri, size, present, version) in enumerate(zip(*columns, strict=True))
+        ]
 
     @property
     def is_full(self) -> bool:

@@ -21,9 +21,9 @@ from dn2.features.engines import Engine, embed_pixels, load_engine
 from dn2.features.probes import check_engine
 from dn2.features.reading import Item, Wanted, read_ahead
 from dn2.features.shards import plan_shards
-from dn2.images.source import Source
+from dn2.images.tables import reader_of
 from dn2.progress import advance
-from dn2.records import BankVersion, Dataset, Embedded, EmbeddedShard, Shard
+from dn2.records import BankVersion, Dataset, Embedded, EmbeddedShard, GroupBankVersion, Shard
 from dn2.store import layout
 from dn2.store.schemas import EMBEDDINGS
 from dn2.store.storage import Store
@@ -35,7 +35,7 @@ def embed(
     store: str | os.PathLike[str] | Store,
     *,
     config: EmbedConfig | None = None,
-    bank: BankVersion | None = None,
+    bank: BankVersion | GroupBankVersion | None = None,
 ) -> Embedded:
     """Embed every image of a dataset; shards that are finished already are not touched.
 
@@ -61,7 +61,7 @@ def embed(
     return Embedded(dataset, embedder_id(config), done)
 
 
-def resolved(config: EmbedConfig, bank: BankVersion | None) -> EmbedConfig:
+def resolved(config: EmbedConfig, bank: BankVersion | GroupBankVersion | None) -> EmbedConfig:
     """Return the settings with `auto` replaced: by the bank's backbone, or by the best one on this machine.
 
     Raises:
@@ -152,7 +152,7 @@ def _filled(
             drafts[number] = Draft.open(shard, store, chosen.dim)
             yield number, drafts[number].wanted
 
-    source = Source.open(shards[0].source)
+    source = reader_of(shards[0].source)
     for number, items, limit in read_ahead(wanted(), source, chosen.preprocessing, config):
         living = drafts[number].add(items, _embeddings(engine, items, chosen.dim))
         advance("embed", living, total=total, limit=limit)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from dn2.config import EmbedConfig
 from dn2.images.decoding import Preprocessing, UndecodableError, decode
 from dn2.images.source import Source, VanishedError
+from dn2.images.tables import TableSource
 
 _LOCAL_THREADS, _REMOTE_THREADS = max(2, os.cpu_count() or 2), 16
 
@@ -30,12 +31,14 @@ class Wanted:
         uri: where its file lies.
         size: bytes it had when it was listed; -1 if the source did not tell.
         present: false for a tombstone, which has no file.
+        absent: true for a file that was not there when the table that lists it was read.
     """
 
     row: int
     uri: str
     size: int
     present: bool
+    absent: bool = False
 
 
 @dataclass(slots=True)
@@ -64,7 +67,10 @@ class Item:
 
 
 def read_ahead(
-    shards: Iterable[tuple[int, list[Wanted]]], source: Source, preprocessing: Preprocessing, config: EmbedConfig
+    shards: Iterable[tuple[int, list[Wanted]]],
+    source: Source | TableSource,
+    preprocessing: Preprocessing,
+    config: EmbedConfig,
 ) -> Iterator[tuple[int, list[Item], str]]:
     """Yield the items of numbered shards, batch by batch and in order, while the next ones are read.
 
@@ -103,9 +109,11 @@ def read_ahead(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _read(source: Source, wanted: Wanted, preprocessing: Preprocessing, config: EmbedConfig) -> Item:
+def _read(source: Source | TableSource, wanted: Wanted, preprocessing: Preprocessing, config: EmbedConfig) -> Item:
     if not wanted.present:
         return Item(wanted.row, reason="tombstone: the image vanished from its source")
+    if wanted.absent:
+        return Item(wanted.row, reason="not found when the table was listed")
     try:
         data = source.read(wanted.uri)
     except VanishedError as error:

@@ -39,7 +39,7 @@ def plan_shards(
     sizes = [count_rows(store, layout.manifest(dataset.name, part), MANIFEST) for part in dataset.parts]
     with ManifestIndex.of(store, dataset.name, dataset.parts) as index:
         return tuple(
-            Shard(dataset.name, dataset.source, dataset.parts[part], start, stop, superseded)
+            Shard(dataset.name, dataset.source, dataset.parts[part], start, stop, superseded, dataset.pattern)
             for part, start, stop, superseded in slices(sizes, index.live_rows(), shard_size)
             if parts is None or dataset.parts[part] in parts
         )

@@ -13,7 +13,7 @@ from dn2.config import fingerprint
 from dn2.errors import SchemaError
 from dn2.images.source import ListedFile, Source
 from dn2.progress import advance
-from dn2.records import Drop, Look, Report, SeenDrop
+from dn2.records import Drop, GroupReport, Look, Report, SeenDrop
 from dn2.store import layout
 from dn2.store.documents import DROP, WATCH, as_record, read_document, write_document
 from dn2.store.storage import Store
@@ -194,7 +194,9 @@ def remember(look: Look, store: str | os.PathLike[str] | Store) -> None:
     write_document(Store.open(store), layout.watch(look.watch), WATCH, content)
 
 
-def mark_scored(drop: str, store: str | os.PathLike[str] | Store, *, uri: str, report: Report | None) -> None:
+def mark_scored(
+    drop: str, store: str | os.PathLike[str] | Store, *, uri: str, report: Report | GroupReport | None
+) -> None:
     """Write down that a drop is scored: it will not be told again.
 
     Args:

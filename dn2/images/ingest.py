@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from logging import getLogger
 from typing import Any
 
 from dn2.config import check_name
 from dn2.errors import ConfigError, EmptySourceError, SourceError
 from dn2.images.manifest import ManifestIndex, part_names
+from dn2.images.pattern import Pattern, below
 from dn2.images.source import SUFFIXES, ListedFile, Source
+from dn2.images.tables import TableSource, open_source
 from dn2.progress import advance
 from dn2.records import Dataset
 from dn2.store import layout
@@ -23,8 +27,28 @@ from dn2.store.tables import ROW_GROUP, read_config, writing
 log = getLogger(__name__)
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What is counted while a listing streams by.
+
+    Attributes:
+        files: images listed.
+        ungrouped: those that the pattern does not fit.
+        example: path of one of them.
+    """
+
+    files: int = 0
+    ungrouped: int = 0
+    example: str = ""
+
+
 def ingest(
-    source: str | os.PathLike[str], store: str | os.PathLike[str] | Store, *, dataset: str | None = None
+    source: str | os.PathLike[str],
+    store: str | os.PathLike[str] | Store,
+    *,
+    dataset: str | None = None,
+    pattern: str | None = None,
+    split: str | None = None,
 ) -> Dataset:
     """Bring a dataset's manifest up to date with its source.
 
@@ -32,9 +56,13 @@ def ingest(
     that did not change writes nothing. The listing is streamed through a temporary file: memory does not grow with it.
 
     Args:
-        source: folder or fsspec URL with images (.jpg, .jpeg, .png), searched recursively.
+        source: folder or fsspec URL with images (.jpg, .jpeg, .png), searched recursively; or a table of images, which
+            ends in .csv or .parquet.
         store: where dn2 keeps its files.
         dataset: name of the dataset; by default derived from the source's URI.
+        pattern: what the paths below a folder say about group and label, see `dn2.images.pattern`. It is not written
+            down: another one changes nothing but how the images are read from now on.
+        split: only the rows of a table whose column `split` has this value.
 
     Returns:
         the dataset as it is now.
@@ -43,36 +71,53 @@ def ingest(
         NotFoundError: there is no such source.
         EmptySourceError: it holds no image.
         SourceError: it cannot be listed, or two of its images have the same URI.
-        ConfigError: the name is no valid name, or belongs to a dataset of another source.
+        ConfigError: the name is no valid name, or belongs to a dataset of another source; the pattern is none, or fits
+            no image; the table is none, or says two things about one image.
         StoreError: the store cannot be written.
     """
-    opened, store = Source.open(source), Store.open(store)
+    expected = None if pattern is None else Pattern.parse(pattern)
+    opened, store = open_source(source, split=split), Store.open(store)
+    if expected is not None and isinstance(opened, TableSource):
+        raise ConfigError(
+            f"source {opened.uri}: got the pattern {pattern!r} with a table, expected its columns group_id and label "
+            f"to say what is known; leave the pattern out"
+        )
     name = opened.default_name if dataset is None else check_name(dataset)
     parts = part_names(store, name)
-    _check_source(store, name, parts, opened.uri)
+    origin = {"source": opened.uri} if split is None else {"source": opened.uri, "split": split}
+    _check_origin(store, name, parts, origin)
     with ManifestIndex.of(store, name, parts) as index:
-        seen = [0]
-        images = index.find(_counted(opened.walk(without=store.uri), seen))
-        if seen[0] > images:
-            raise SourceError(
-                f"source {opened.uri}: got {seen[0]} images with {images} different URIs: names that are not UTF-8 are "
-                f"written like names that other images have; rename them"
-            )
-        if not images:
-            raise EmptySourceError(
-                f"source {opened.uri}: got no image ({opened.ignored} other files), "
-                f"expected files named {', '.join('*' + suffix for suffix in SUFFIXES)} in it or below it"
-            )
+        seen = _Seen()
+        images = index.find(_counted(opened.walk(without=store.uri), opened.uri, expected, seen))
+        _check_listing(opened, index, images, pattern, seen)
         counts, digest = _summary(index)
         if any(counts.values()):
             number = max((int(part.partition("-")[0]) for part in parts), default=0) + 1
             part = f"{number:06d}-{digest}"
-            with writing(store, layout.manifest(name, part), MANIFEST, {"dataset": name, "source": opened.uri}) as file:
+            with writing(store, layout.manifest(name, part), MANIFEST, {"dataset": name, **origin}) as file:
                 for rows in _batches(_changes(index)):
                     file.write(rows)
             parts = (*parts, part)
     log.info("dataset %s: %d images in %s; %s", name, images, opened.uri, _in_words(counts))
-    return Dataset(name, opened.uri, parts, images, ignored=opened.ignored, **counts)
+    if seen.ungrouped:
+        log.warning(
+            "dataset %s: %d of %d images fit no group: the pattern %r does not match, for example, %r",
+            name,
+            seen.ungrouped,
+            images,
+            pattern,
+            seen.example,
+        )
+    return Dataset(
+        name,
+        opened.uri,
+        parts,
+        images,
+        ignored=opened.ignored,
+        pattern=pattern,
+        ungrouped=seen.ungrouped,
+        **counts,
+    )
 
 
 def _in_words(counts: dict[str, int]) -> str:
@@ -81,36 +126,73 @@ def _in_words(counts: dict[str, int]) -> str:
     return ", ".join(f"{number} {what}" for what, number in counts.items())
 
 
-def _check_source(store: Store, name: str, parts: tuple[str, ...], uri: str) -> None:
+def _check_origin(store: Store, name: str, parts: tuple[str, ...], origin: dict[str, str]) -> None:
+    """Refuse the name of a dataset that was made from another source, or from another split of the same table."""
     if not parts:
         return
-    known = read_config(store, layout.manifest(name, parts[-1]), MANIFEST)["source"]
-    if known != uri:
+    known = read_config(store, layout.manifest(name, parts[-1]), MANIFEST)
+    got, expected = (_origin_in_words(one) for one in (origin, known))
+    if got != expected:
         raise ConfigError(
-            f"dataset {name!r} in {store.uri}: got source {uri}, expected {known}; "
+            f"dataset {name!r} in {store.uri}: got source {got}, expected {expected}; "
             f"choose another dataset name for another source"
         )
 
 
-def _counted(files: Iterator[ListedFile], seen: list[int]) -> Iterator[ListedFile]:
+def _origin_in_words(origin: dict[str, Any]) -> str:
+    split = origin.get("split")
+    return str(origin["source"]) if split is None else f"{origin['source']} with split {split!r}"
+
+
+def _counted(files: Iterator[ListedFile], source: str, pattern: Pattern | None, seen: _Seen) -> Iterator[ListedFile]:
     for file in files:
-        seen[0] += 1
+        seen.files += 1
+        if pattern is not None and pattern.match(below(file.uri, source)) is None:
+            seen.ungrouped += 1
+            seen.example = seen.example or below(file.uri, source)
         advance("ingest", 1)
         yield file
+
+
+def _check_listing(
+    opened: Source | TableSource, index: ManifestIndex, images: int, pattern: str | None, seen: _Seen
+) -> None:
+    """Refuse a listing that says two things about one image, or that says nothing."""
+    is_table = isinstance(opened, TableSource)
+    clash = index.clash() if is_table else None
+    if clash is not None:
+        uri, *both = clash
+        first, second = (f"group_id {group_id!r} and label {label!r}" for group_id, label in both)
+        raise ConfigError(
+            f"table {opened.uri}: got {uri} with {first}, and again with {second}: expected one row for each image"
+        )
+    if seen.files > images and not is_table:
+        raise SourceError(
+            f"source {opened.uri}: got {seen.files} images with {images} different URIs: names that are not UTF-8 are "
+            f"written like names that other images have; rename them"
+        )
+    if not images:
+        suffixes = ", ".join("*" + suffix for suffix in SUFFIXES)
+        expected = "a row for each image" if is_table else f"files named {suffixes} in it or below it"
+        raise EmptySourceError(f"source {opened.uri}: got no image ({opened.ignored} other files), expected {expected}")
+    if seen.ungrouped == seen.files and pattern is not None:
+        raise ConfigError(
+            f"source {opened.uri}: got the pattern {pattern!r}, which fits no image there, expected one that fits "
+            f"paths such as {seen.example!r}"
+        )
 
 
 def _changes(index: ManifestIndex) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the rows of the next part in a fixed order, each with the kind of change it stands for."""
     for file, identity, was_known in index.new_or_changed():
-        row = _row(identity, file.uri, file.version, file.size, present=True)
-        yield "changed" if was_known else "added", row
+        yield "changed" if was_known else "added", _row(identity, file, present=True)
     for uri, identity in index.vanished():
-        yield "vanished", _row(identity, uri, "", 0, present=False)
+        yield "vanished", _row(identity, ListedFile(uri, "", 0), present=False)
 
 
-def _row(identity: str, uri: str, version: str, size: int, *, present: bool) -> dict[str, Any]:
-    row = {"image_id": identity, "uri": uri, "version": version, "size": size, "present": present}
-    return {**row, "group_id": None, "label": None}
+def _row(identity: str, file: ListedFile, *, present: bool) -> dict[str, Any]:
+    row = {"image_id": identity, "uri": file.uri, "version": file.version, "size": file.size, "present": present}
+    return {**row, "group_id": file.group_id, "label": file.label}
 
 
 def _summary(index: ManifestIndex) -> tuple[dict[str, int], str]:
@@ -120,6 +202,9 @@ def _summary(index: ManifestIndex) -> tuple[dict[str, int], str]:
     for kind, row in _changes(index):
         counts[kind] += 1
         digest.update(f"{row['image_id']}{row['present']:d}".encode())
+        known = [row["group_id"], row["label"]]
+        if known != [None, None]:
+            digest.update(json.dumps(known).encode())
     return counts, digest.hexdigest()[:16]
 
 

@@ -21,15 +21,29 @@ _TABLES = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 PRAGMA cache_size = -65536;
-CREATE TABLE known (uri TEXT PRIMARY KEY, image_id TEXT, present INTEGER, part INTEGER, row INTEGER) WITHOUT ROWID;
-CREATE TABLE found (uri TEXT PRIMARY KEY, version TEXT, size INTEGER) WITHOUT ROWID;
+CREATE TABLE known (
+    uri TEXT PRIMARY KEY, image_id TEXT, present INTEGER, group_id TEXT, label TEXT, part INTEGER, row INTEGER
+) WITHOUT ROWID;
+CREATE TABLE found (
+    uri TEXT PRIMARY KEY, version TEXT, size INTEGER, group_id TEXT, label TEXT,
+    clashes INTEGER DEFAULT 0, other_group_id TEXT, other_label TEXT
+) WITHOUT ROWID;
 """
 # The same row written twice, by two ingests at once, is folded into the first.
 _LEARN = """
-INSERT INTO known VALUES (?, ?, ?, ?, ?) ON CONFLICT (uri) DO UPDATE SET
-    image_id = excluded.image_id, present = excluded.present, part = excluded.part, row = excluded.row
+INSERT INTO known VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (uri) DO UPDATE SET
+    image_id = excluded.image_id, present = excluded.present, group_id = excluded.group_id, label = excluded.label,
+    part = excluded.part, row = excluded.row
     WHERE known.image_id <> excluded.image_id OR known.present <> excluded.present
+        OR known.group_id IS NOT excluded.group_id OR known.label IS NOT excluded.label
 """
+# The same file listed twice is one image; with another group or label it is a clash, of which one example is kept.
+_FIND = """
+INSERT INTO found (uri, version, size, group_id, label) VALUES (?, ?, ?, ?, ?) ON CONFLICT (uri) DO UPDATE SET
+    clashes = 1, other_group_id = excluded.group_id, other_label = excluded.label
+    WHERE NOT clashes AND (found.group_id IS NOT excluded.group_id OR found.label IS NOT excluded.label)
+"""
+Grouping = tuple[str | None, str | None]  # group_id and label
 
 
 def part_names(store: Store, dataset: str) -> tuple[str, ...]:
@@ -65,8 +79,9 @@ class ManifestIndex:
 
     def _learn(self, store: Store, path: str, number: int) -> None:
         row = 0
-        for rows in iter_rows(store, path, MANIFEST, ["uri", "image_id", "present"]):
-            keys = zip(rows["uri"], rows["image_id"], rows["present"], strict=True)
+        columns = ["uri", "image_id", "present", "group_id", "label"]
+        for rows in iter_rows(store, path, MANIFEST, columns):
+            keys = zip(*(rows[name] for name in columns), strict=True)
             self._database.execute("BEGIN")
             self._database.executemany(
                 _LEARN, ((*key, number, position) for position, key in enumerate(keys, start=row))
@@ -76,22 +91,33 @@ class ManifestIndex:
 
     def find(self, files: Iterable[ListedFile]) -> int:
         """Take in a listing; return how many URIs it held."""
+        rows = ((file.uri, file.version, file.size, file.group_id, file.label) for file in files)
         self._database.execute("BEGIN")
-        done = self._database.executemany(
-            "INSERT OR IGNORE INTO found VALUES (?, ?, ?)", ((f.uri, f.version, f.size) for f in files)
-        )
+        self._database.executemany(_FIND, rows)
         self._database.execute("COMMIT")
-        return done.rowcount
+        ((count,),) = self._database.execute("SELECT count(*) FROM found")
+        return int(count)
+
+    def clash(self) -> tuple[str, Grouping, Grouping] | None:
+        """Return a URI that was listed with two different groups or labels, and both; None if there is none."""
+        query = "SELECT uri, group_id, label, other_group_id, other_label FROM found WHERE clashes LIMIT 1"
+        for uri, group_id, label, other_group_id, other_label in self._database.execute(query):
+            return uri, (group_id, label), (other_group_id, other_label)
+        return None
 
     def new_or_changed(self) -> Iterator[tuple[ListedFile, str, bool]]:
         """Yield each listed file that is not known as it is, its image id, and whether its URI was known; by URI."""
         query = """
-            SELECT found.uri, version, size, image_id, present FROM found LEFT JOIN known USING (uri) ORDER BY found.uri
+            SELECT
+                found.uri, version, size, found.group_id, found.label, image_id, present,
+                found.group_id IS NOT known.group_id OR found.label IS NOT known.label
+            FROM found LEFT JOIN known USING (uri) ORDER BY found.uri
         """
-        for uri, version, size, known_id, present in self._database.execute(query):
-            identity = image_id(uri, version)
-            if identity != known_id or not present:
-                yield ListedFile(uri, version, size), identity, bool(present)
+        for *columns, known_id, present, regrouped in self._database.execute(query):
+            file = ListedFile(*columns)
+            identity = image_id(file.uri, file.version)
+            if identity != known_id or not present or regrouped:
+                yield file, identity, bool(present)
 
     def vanished(self) -> Iterator[tuple[str, str]]:
         """Yield URI and image id of each known image that the listing does not show; by URI."""

@@ -17,6 +17,7 @@ from dn2.errors import NotFoundError, SourceError
 from dn2.store.files import Location, locate, translated
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
+ABSENT = "absent"  # version of a file that a table lists and that is not there
 
 
 class VanishedError(SourceError):
@@ -29,13 +30,17 @@ class ListedFile:
 
     Attributes:
         uri: absolute URI; bytes of a name that are not UTF-8 appear as \xNN.
-        version: etag where the source has one, else size and modification time.
+        version: etag where the source has one, else size and modification time; ABSENT where there is no such file.
         size: bytes; -1 where the source does not tell.
+        group_id: the set it belongs to, where the source knows it.
+        label: what the source knows about it.
     """
 
     uri: str
     version: str
     size: int
+    group_id: str | None = None
+    label: str | None = None
 
 
 class Source:
@@ -75,9 +80,7 @@ class Source:
     @property
     def default_name(self) -> str:
         """Name for its dataset: the last part of the path, and 8 hex digits of the whole URI."""
-        last = PurePosixPath(self._location.path).name
-        slug = re.sub(r"[^A-Za-z0-9]+", "-", last).strip("-").lower()[:40] or "root"
-        return f"{slug}-{fingerprint(self.uri, length=8)}"
+        return dataset_name(PurePosixPath(self._location.path).name, self.uri)
 
     def _is_there(self) -> bool:
         try:
@@ -148,7 +151,7 @@ class Source:
 
     def _file(self, path: str, status: os.stat_result) -> Iterator[ListedFile]:
         if stat.S_ISREG(status.st_mode):
-            yield from self._image(_printable(path), f"{status.st_size}-{status.st_mtime_ns}", status.st_size)
+            yield from self._image(_printable(path), local_version(status), status.st_size)
         else:
             self.ignored += 1  # a pipe or device: reading it may wait for ever
 
@@ -173,9 +176,7 @@ class Source:
             folders = fs.walk(self._location.path, detail=True, on_error="raise")
         for _, _, files in folders:
             for info in files.values():
-                yield from self._image(
-                    info["name"], _version(info), int(-1 if info.get("size") is None else info["size"])
-                )
+                yield from self._image(info["name"], *version_and_size(info))
 
     def _image(self, path: str, version: str, size: int) -> Iterator[ListedFile]:
         below = path.removeprefix(self._location.path)  # empty if the source is one file
@@ -233,12 +234,24 @@ def _protocols(fs: Any) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
 
 
-def _version(info: dict[str, Any]) -> str:
-    """Return what changes when the file does: an etag or checksum, else its size and time."""
+def dataset_name(words: str, identity: object) -> str:
+    """Return a name for a dataset: words that tell people which one it is, and 8 hex digits of what it is."""
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", words).strip("-").lower()[:40] or "root"
+    return f"{slug}-{fingerprint(identity, length=8)}"
+
+
+def local_version(status: os.stat_result) -> str:
+    """Return what changes when a file of this machine does."""
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def version_and_size(info: dict[str, Any]) -> tuple[str, int]:
+    """Return what changes when a file does (an etag or checksum, else size and time), and its size, -1 if unknown."""
+    size = int(-1 if info.get("size") is None else info["size"])
     for key in ("etag", "ETag", "md5Hash", "content_md5", "checksum", "CRC"):
         if info.get(key):
-            return str(info[key]).strip('"')
+            return str(info[key]).strip('"'), size
     times = [
         str(info[key]) for key in ("mtime", "LastModified", "last_modified", "updated", "created") if info.get(key)
     ]
-    return "-".join([str(info.get("size") or 0), *times[:1]])
+    return "-".join([str(info.get("size") or 0), *times[:1]]), size

@@ -16,14 +16,32 @@ from dn2.config import check_name
 from dn2.errors import BankError, NotFoundError, SchemaError
 from dn2.neighbors.exact import Neighbors, search
 from dn2.neighbors.vectors import load_vectors
-from dn2.records import BankVersion
+from dn2.records import BankVersion, GroupBankVersion
 from dn2.store import layout
-from dn2.store.documents import BANK_POINTER, BANK_VERSION, as_record, read_document, write_document
-from dn2.store.schemas import BANK_ROWS, CALIBRATION
+from dn2.store.documents import (
+    BANK_POINTER,
+    BANK_VERSION,
+    GROUP_BANK_VERSION,
+    as_record,
+    read_document,
+    schema_of,
+    write_document,
+)
+from dn2.store.schemas import BANK_ROWS, CALIBRATION, Schema
 from dn2.store.storage import Store
 from dn2.store.tables import concat, iter_rows, read_config, read_table
 
-_NEEDED = [field.name for field in fields(BankVersion) if field.default is MISSING]  # older versions have no others
+_NEEDED = {
+    BANK_VERSION: [
+        "segments",
+        *(field.name for field in fields(BankVersion) if field.default is MISSING),
+    ],  # others are new
+    GROUP_BANK_VERSION: ["segments", "cells", *(field.name for field in fields(GroupBankVersion))],
+}
+_KINDS = {
+    BANK_VERSION: "a bank of images (of dn2 train, for dn2 score)",
+    GROUP_BANK_VERSION: "a bank of groups (of dn2 train-groups, for dn2 score-groups)",
+}
 _BYTES_PER_ROW = 300  # ids, URI and keys of one row in memory, rounded up
 
 
@@ -36,18 +54,41 @@ def open_bank(store: str | os.PathLike[str] | Store, name: str, *, version: str 
         SchemaError: its pointer or version file is not one.
     """
     store, name = Store.open(store), check_name(name)
+    version = version or current_version(store, name)
+    document = read_version(store, name, version)
+    return as_record(BankVersion, document, store.uri_of(layout.bank_version(name, version)))
+
+
+def current_version(store: Store, name: str) -> str:
+    """Return the version that a bank points at.
+
+    Raises:
+        NotFoundError: there is no such bank in the store.
+        SchemaError: its pointer is not one.
+    """
+    version = _current(store, name)
     if version is None:
-        version = _current(store, name)
-        if version is None:
-            banks = store.names("banks")  # one whose first training did not end has no pointer yet
-            names = ", ".join(bank for bank in banks if store.exists(layout.bank_pointer(bank))) or "none"
-            raise NotFoundError(f"bank {name!r}: not in store {store.uri}, which has: {names}; make it with dn2 train")
-    return as_record(BankVersion, _document(store, name, version), store.uri_of(layout.bank_version(name, version)))
+        banks = store.names("banks")  # one whose first training did not end has no pointer yet
+        names = ", ".join(bank for bank in banks if store.exists(layout.bank_pointer(bank))) or "none"
+        raise NotFoundError(
+            f"bank {name!r}: not in store {store.uri}, which has: {names}; make it with dn2 train or dn2 train-groups"
+        )
+    return version
 
 
-def _document(store: Store, name: str, version: str) -> dict[str, Any]:
+def read_version(store: Store, name: str, version: str, kind: str = BANK_VERSION) -> dict[str, Any]:
+    """Return the version file of a bank of images or of groups.
+
+    Raises:
+        BankError: the bank is of the other kind.
+        NotFoundError: there is no such version.
+        SchemaError: the file is not one.
+    """
     path = layout.bank_version(name, version)
-    document = read_document(store, path, BANK_VERSION, ["segments", *_NEEDED])
+    got = schema_of(store, path)
+    if got != kind and got in _KINDS:
+        raise BankError(f"bank {name!r}: got {_KINDS[got]}, expected {_KINDS[kind]}; choose another bank")
+    document = read_document(store, path, kind, _NEEDED[kind])
     if (document["name"], document["version"]) != (name, version):
         raise SchemaError(
             f"{store.uri_of(path)}: got bank {document['name']!r} version {document['version']!r}, "
@@ -56,17 +97,44 @@ def _document(store: Store, name: str, version: str) -> dict[str, Any]:
     return document
 
 
-def publish(store: Store, record: BankVersion, *, segments: list[str], config: dict[str, Any]) -> None:
+def check_kind(store: Store, name: str, kind: str) -> None:
+    """Refuse to make a bank of groups out of one of images, or the other way round.
+
+    Raises:
+        BankError: a bank of this name is of the other kind.
+    """
+    version = _current(store, name)
+    if version is not None:
+        read_version(store, name, version, kind)
+
+
+def publish(
+    store: Store,
+    record: BankVersion | GroupBankVersion,
+    *,
+    segments: list[str],
+    config: dict[str, Any],
+    kind: str = BANK_VERSION,
+    **more: Any,
+) -> None:
     """Write a version file; everything it names must be in the store already.
+
+    Args:
+        store: where to.
+        record: the version.
+        segments: names of its segments.
+        config: settings it was made with.
+        kind: a bank of images or of groups.
+        more: further fields of the file.
 
     Raises:
         StoreError: the store cannot be written.
     """
-    content = {"parent": _current(store, record.name), **asdict(record), "segments": segments, "config": config}
-    write_document(store, layout.bank_version(record.name, record.version), BANK_VERSION, content)
+    content = {"parent": _current(store, record.name), **asdict(record), "segments": segments, "config": config, **more}
+    write_document(store, layout.bank_version(record.name, record.version), kind, content)
 
 
-def make_current(store: Store, record: BankVersion) -> None:
+def make_current(store: Store, record: BankVersion | GroupBankVersion) -> None:
     """Point a bank at one of its versions.
 
     Raises:
@@ -117,14 +185,19 @@ def check_memory(rows: int, dim: int, budget_gb: float) -> None:
         )
 
 
-def segment_vectors(store: Store, path: str) -> npt.NDArray[np.float16]:
+def segment_vectors(store: Store, path: str, rows: Schema = BANK_ROWS) -> npt.NDArray[np.float16]:
     """Return the vectors of a segment, (N, D) float16, memory-mapped.
+
+    Args:
+        store: where it lies.
+        path: of the segment.
+        rows: what its rows are.
 
     Raises:
         NotFoundError: one of its files is missing.
         SchemaError: one of them is damaged.
     """
-    return load_vectors(store, f"{path}.npy", read_config(store, f"{path}.parquet", BANK_ROWS)["vectors_crc32"])
+    return load_vectors(store, f"{path}.npy", read_config(store, f"{path}.parquet", rows)["vectors_crc32"])
 
 
 def calibration_scores(store: Store, record: BankVersion) -> npt.NDArray[np.float32]:
@@ -147,7 +220,7 @@ def shards_of(store: Store, record: BankVersion, image_ids: set[str]) -> dict[st
         SchemaError: one of them is damaged.
     """
     found: dict[str, str] = {}
-    for segment in _document(store, record.name, record.version)["segments"]:
+    for segment in read_version(store, record.name, record.version)["segments"]:
         path = f"{layout.bank_segment(record.name, segment)}.parquet"
         for rows in iter_rows(store, path, BANK_ROWS, ["image_id", "shard"]):
             found |= {name: rows["shard"][row] for row, name in enumerate(rows["image_id"]) if name in image_ids}
@@ -166,7 +239,7 @@ class Bank:
 
     def __init__(self, record: BankVersion, store: Store) -> None:
         self.record = record
-        segments = _document(store, record.name, record.version)["segments"]
+        segments = read_version(store, record.name, record.version)["segments"]
         paths = [layout.bank_segment(record.name, segment) for segment in segments]
         arrays = [segment_vectors(store, path) for path in paths]
         self.vectors: npt.NDArray[np.float16] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

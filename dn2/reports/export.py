@@ -10,9 +10,9 @@ import uuid
 from pathlib import Path
 
 from dn2.errors import ConfigError, Dn2Error, StoreError
-from dn2.records import Report
+from dn2.records import GroupReport, Report
 from dn2.reports.files import PAGE, SUMMARY
-from dn2.store.documents import REPORT_SUMMARY, read_document
+from dn2.store.documents import GROUP_REPORT_SUMMARY, REPORT_SUMMARY, read_document
 from dn2.store.storage import Store
 
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux's renameat2
@@ -49,7 +49,7 @@ def _is_report(path: Path) -> bool:
     try:
         document = json.loads((path / SUMMARY).read_bytes())
         parts = set(document["parts"])
-        return document["schema"] == REPORT_SUMMARY and {e.name for e in path.iterdir()} <= {
+        return document["schema"] in (REPORT_SUMMARY, GROUP_REPORT_SUMMARY) and {e.name for e in path.iterdir()} <= {
             SUMMARY,
             PAGE,
             *parts,
@@ -58,7 +58,7 @@ def _is_report(path: Path) -> bool:
         return False
 
 
-def export(report: Report, store: str | os.PathLike[str] | Store, target: str | os.PathLike[str]) -> Path:
+def export(report: Report | GroupReport, store: str | os.PathLike[str] | Store, target: str | os.PathLike[str]) -> Path:
     """Copy a report's page, summary and Parquet parts to a local folder; return the folder.
 
     An older report in that folder is replaced in one step, when the new one is whole.
@@ -72,7 +72,8 @@ def export(report: Report, store: str | os.PathLike[str] | Store, target: str | 
     store = Store.open(store)
     path = check_target(target, store)
     folder = report.uri.removeprefix(f"{store.uri}/")
-    parts = read_document(store, f"{folder}/{SUMMARY}", REPORT_SUMMARY, ["parts"])["parts"]
+    kind = GROUP_REPORT_SUMMARY if isinstance(report, GroupReport) else REPORT_SUMMARY
+    parts = read_document(store, f"{folder}/{SUMMARY}", kind, ["parts"])["parts"]
     staged = path.parent / f".{path.name}-{uuid.uuid4().hex}"
     try:
         staged.mkdir(parents=True)

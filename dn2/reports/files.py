@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+GROUPS_FILE = "groups.parquet"  # of a report of groups
 PAGE = "report.html"
 PICTURE = "histogram.png"  # for Prefect's pages; report.html draws its own. Never exported: an image in a source
 ROWS = "rows.parquet"  # of a cleaning

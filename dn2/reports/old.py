@@ -15,7 +15,7 @@ from dn2.errors import ConfigError, NotFoundError, SchemaError
 from dn2.records import BankVersion, Report, Scored
 from dn2.reports.files import PAGE, SUMMARY, part_path
 from dn2.store import layout
-from dn2.store.documents import REPORT_SUMMARY, as_record, read_document
+from dn2.store.documents import GROUP_REPORT_SUMMARY, REPORT_SUMMARY, as_record, read_document, schema_of
 from dn2.store.files import locate
 from dn2.store.storage import Store
 
@@ -51,7 +51,7 @@ def find_report(
         store: where dn2 keeps its files; by default the store in which the report lies, or from which it was exported.
 
     Raises:
-        ConfigError: it was made by a version of dn2 that kept no scores.
+        ConfigError: it was made by a version of dn2 that kept no scores, or is one of groups.
         NotFoundError: there is no report.
         SchemaError: its summary is damaged.
     """
@@ -61,6 +61,10 @@ def find_report(
     if not place.exists(SUMMARY):
         raise NotFoundError(
             f"report {uri}: got no {SUMMARY} there, expected a finished report: its folder, {PAGE} or {SUMMARY}"
+        )
+    if schema_of(place, SUMMARY) == GROUP_REPORT_SUMMARY:
+        raise ConfigError(
+            f"report {uri}: got one of groups, expected one of images; score the groups again with another rate"
         )
     document = read_document(place, SUMMARY, REPORT_SUMMARY, ["uri", "producer", "bank_version", "config"])
     if "scores" not in document:

@@ -14,7 +14,16 @@ import numpy.typing as npt
 
 from dn2.config import FitConfig, check_name, fingerprint
 from dn2.errors import BankError
-from dn2.neighbors.bank import check_memory, keys, make_current, open_bank, prepared, publish, segment_vectors
+from dn2.neighbors.bank import (
+    check_kind,
+    check_memory,
+    keys,
+    make_current,
+    open_bank,
+    prepared,
+    publish,
+    segment_vectors,
+)
 from dn2.neighbors.exact import search
 from dn2.neighbors.vectors import write_vectors
 from dn2.progress import advance
@@ -24,6 +33,7 @@ from dn2.scoring.cleaning import kept_rows
 from dn2.scoring.rows import check_rejects, described, dim_of, image_rows, image_vectors
 from dn2.scoring.scores import mean_distance, threshold_at
 from dn2.store import layout
+from dn2.store.documents import BANK_VERSION
 from dn2.store.lock import locked
 from dn2.store.schemas import BANK_ROWS, CALIBRATION
 from dn2.store.storage import Store
@@ -71,7 +81,7 @@ def fit(
 
     Raises:
         RejectedError: too many images could not be read; their list is written to the store first.
-        BankError: too few images for k, or too many for the memory budget.
+        BankError: too few images for k, or too many for the memory budget; or the bank is one of groups.
         ConfigError: the cleaning is one of other images.
         StoreError: the store cannot be written, or another run has been writing the same bank for an hour.
     """
@@ -79,6 +89,7 @@ def fit(
     name = check_name(bank)
     check_rejects(embedded, store, config)
     with locked(store, layout.bank(name)):
+        check_kind(store, name, BANK_VERSION)
         record = _version(embedded, store, name, config, cleaning)
         make_current(store, record)
     _warn(record)

@@ -1,22 +1,24 @@
-"""The images of an embedded dataset, one row each, as training takes them from its shards."""
+"""The images of an embedded dataset, one row each, as training and scoring take them from its shards."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from dn2.config import RejectLimits
 from dn2.errors import RejectedError
-from dn2.records import Embedded, EmbeddedShard
+from dn2.images.pattern import Pattern, below
+from dn2.records import Embedded, EmbeddedShard, Shard
 from dn2.store import layout
 from dn2.store.schemas import EMBEDDINGS, REJECTS
 from dn2.store.storage import Store
-from dn2.store.tables import column_vectors, concat, keep_rows, read_table, reading, with_constant, writing
+from dn2.store.tables import column_vectors, concat, keep_rows, read_table, reading, replaced, with_constant, writing
 
 _ROW_COLUMNS = ["image_id", "uri", "content_sha256", "group_id", "label"]
+_FROM_PATTERN = ("group_id", "label")
 
 
 def check_rejects(embedded: Embedded, store: Store, config: RejectLimits) -> None:
@@ -32,7 +34,7 @@ def check_rejects(embedded: Embedded, store: Store, config: RejectLimits) -> Non
     path = layout.rejects(embedded.dataset.name, embedded.dataset.fingerprint)
     with writing(store, path, REJECTS, config.model_dump(mode="json")) as file:
         for shard in embedded.shards:
-            table = _living(shard, store, [*REJECTS.columns.names])
+            table = living_rows(shard, store, REJECTS.columns.names)
             table = keep_rows(table, table["reject_reason"].is_valid().to_numpy())
             file.write({column: table[column].combine_chunks() for column in table.column_names})
     limit = max(config.max_rejects, int(config.max_reject_rate * images))
@@ -44,24 +46,47 @@ def check_rejects(embedded: Embedded, store: Store, config: RejectLimits) -> Non
     )
 
 
-def _living(shard: EmbeddedShard, store: Store, columns: list[str]) -> Any:
-    """Return an Arrow table of the rows of a shard that stand for an image of the dataset as it is now."""
-    table = read_table(store, shard.path, EMBEDDINGS, columns)
+def living_rows(shard: EmbeddedShard, store: Store, columns: Sequence[str]) -> Any:
+    """Return an Arrow table of the rows of a shard that stand for an image of the dataset as it is now.
+
+    Where the dataset has a pattern, group and label are what it makes of the URIs.
+
+    Args:
+        shard: embedded images.
+        store: where the shard lies.
+        columns: of EMBEDDINGS; in this order.
+    """
+    known = [name for name in _FROM_PATTERN if name in columns and shard.shard.pattern is not None]
+    table = read_table(store, shard.path, EMBEDDINGS, [*columns, *(["uri"] if known and "uri" not in columns else [])])
     mask = np.ones(table.num_rows, bool)
     mask[list(shard.shard.superseded)] = False
-    return keep_rows(table, mask)
+    table = keep_rows(table, mask)
+    if known:
+        told = _told(shard.shard, table["uri"].to_pylist())
+        table = replaced(table, {name: told[name] for name in known})
+    return table.select(list(columns))
+
+
+def _told(shard: Shard, uris: list[str]) -> dict[str, list[str | None]]:
+    """Return what the pattern of a shard tells of its images: group ids and labels."""
+    pattern = Pattern.parse(cast(str, shard.pattern))
+    found = [pattern.match(below(uri, shard.source)) or (None, None) for uri in uris]
+    return {name: [values[place] for values in found] for place, name in enumerate(_FROM_PATTERN)}
 
 
 def described(embedded: Embedded) -> list[list[Any]]:
     """Return which rows of which shards the images are: what the names of all that is made of them depend on."""
-    return [[shard.path, *shard.shard.superseded] for shard in embedded.shards]
+    return [
+        [shard.path, *shard.shard.superseded, *([] if shard.shard.pattern is None else [shard.shard.pattern])]
+        for shard in embedded.shards
+    ]
 
 
 def image_rows(embedded: Embedded, store: Store) -> Any:
     """Return an Arrow table with one row for each embedding, in shard order."""
     tables = []
     for shard in embedded.shards:
-        table = _living(shard, store, [*_ROW_COLUMNS, "reject_reason"])
+        table = living_rows(shard, store, [*_ROW_COLUMNS, "reject_reason"])
         table = keep_rows(table, ~table["reject_reason"].is_valid().to_numpy()).select(_ROW_COLUMNS)
         tables.append(with_constant(table, "shard", shard.path))
     return concat(tables)
@@ -70,7 +95,7 @@ def image_rows(embedded: Embedded, store: Store) -> Any:
 def image_vectors(embedded: Embedded, store: Store) -> Iterator[npt.NDArray[np.float16]]:
     """Yield the embeddings of each shard, (M, D) float16, in the order of `image_rows`."""
     for shard in embedded.shards:
-        vectors, _ = column_vectors(_living(shard, store, ["embedding"])["embedding"])
+        vectors, _ = column_vectors(living_rows(shard, store, ["embedding"])["embedding"])
         yield vectors
 
 

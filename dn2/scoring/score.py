@@ -13,14 +13,14 @@ from dn2.errors import EmbedderError
 from dn2.features.probes import check_bank
 from dn2.neighbors.bank import Bank, open_bank
 from dn2.progress import advance
-from dn2.records import BankVersion, Embedded, EmbeddedShard, Report, Scored, ScoredShard
+from dn2.records import BankVersion, Embedded, EmbeddedShard, GroupBankVersion, Report, Scored, ScoredShard
 from dn2.reports.files import part_path
 from dn2.reports.report import finished
 from dn2.scoring.decide import decide, report_folder
-from dn2.scoring.rows import described
+from dn2.scoring.rows import described, living_rows
 from dn2.scoring.scores import mean_distance, p_values
 from dn2.store import layout
-from dn2.store.schemas import EMBEDDINGS, SCORES
+from dn2.store.schemas import SCORES
 from dn2.store.storage import Store
 from dn2.store.tables import column_vectors, keep_rows, read_table, writing
 
@@ -99,7 +99,7 @@ def gather(embedded: Embedded, bank: BankVersion, parts: Sequence[ScoredShard]) 
     return scored
 
 
-def check_comparable(embedded: Embedded, store: Store, bank: BankVersion) -> None:
+def check_comparable(embedded: Embedded, store: Store, bank: BankVersion | GroupBankVersion) -> None:
     """Make sure that batch and bank lie in the same space.
 
     Raises:
@@ -149,10 +149,7 @@ def score_shard(
 
 
 def _rows(shard: EmbeddedShard, store: Store, record: BankVersion, config: ScoreConfig) -> dict[str, Any]:
-    table = read_table(store, shard.path, EMBEDDINGS, _COLUMNS)
-    living = np.ones(table.num_rows, bool)
-    living[list(shard.shard.superseded)] = False
-    table = keep_rows(table, living)
+    table = living_rows(shard, store, _COLUMNS)
     vectors, valid = column_vectors(table["embedding"])
     readable = keep_rows(table, valid)
     count = table.num_rows

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from dn2.records import BankVersion, Dataset, Report
+from dn2.records import BankVersion, Dataset, GroupBankVersion, GroupReport, Report
 from dn2.store import layout
 from dn2.store.documents import WATERMARK, write_document
 from dn2.store.storage import Store
 
 
 def unscored(
-    dataset: Dataset, store: str | os.PathLike[str] | Store, *, bank: BankVersion, rescore: bool = False
+    dataset: Dataset,
+    store: str | os.PathLike[str] | Store,
+    *,
+    bank: BankVersion | GroupBankVersion,
+    rescore: bool = False,
 ) -> tuple[str, ...]:
     """Return the manifest parts of a dataset that the bank has not scored yet, oldest first.
 
@@ -35,9 +39,9 @@ def mark(
     dataset: Dataset,
     store: str | os.PathLike[str] | Store,
     *,
-    bank: BankVersion,
+    bank: BankVersion | GroupBankVersion,
     parts: Iterable[str],
-    report: Report | None,
+    report: Report | GroupReport | None,
 ) -> None:
     """Write down that a version of the bank has scored some manifest parts.
 

@@ -17,6 +17,8 @@ BANK_POINTER = "dn2.bank_pointer"
 BANK_VERSION = "dn2.bank_version"
 CLEANING_SUMMARY = "dn2.cleaning_summary"
 DROP = "dn2.drop"
+GROUP_BANK_VERSION = "dn2.group_bank_version"
+GROUP_REPORT_SUMMARY = "dn2.group_report_summary"
 REPORT_SUMMARY = "dn2.report_summary"
 WATCH = "dn2.watch"
 WATERMARK = "dn2.watermark"
@@ -55,6 +57,20 @@ def read_document(store: Store, path: str, schema: str, fields: Iterable[str]) -
     if missing:
         raise SchemaError(f"{uri}: got {schema} without {', '.join(missing)}")
     return document
+
+
+def schema_of(store: Store, path: str) -> str | None:
+    """Return what a JSON file says it is; None where it does not say.
+
+    Raises:
+        NotFoundError: there is no such file.
+    """
+    try:
+        document = json.loads(store.read(path))
+    except (ValueError, RecursionError):
+        return None
+    schema = document.get("schema") if isinstance(document, dict) else None
+    return schema if isinstance(schema, str) else None
 
 
 def as_record(kind: type[T], document: Mapping[str, Any], uri: str) -> T:

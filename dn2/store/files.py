@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,7 +21,7 @@ _BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A folder or prefix, made absolute.
+    """A folder, prefix or file, made absolute.
 
     Attributes:
         fs: the fsspec file system it lies on.
@@ -34,8 +35,44 @@ class Location:
 
     @property
     def is_local(self) -> bool:
-        """True for a folder of this machine."""
+        """True for a folder or file of this machine."""
         return self.uri.startswith("file://")
+
+    @property
+    def is_in_bucket(self) -> bool:
+        """True where the first part of the path is a bucket, which can be asked for by itself."""
+        return self.uri.partition("://")[0] in _BUCKETS
+
+
+class Locator:
+    """Finds many places, with one file system for each protocol and bucket. Several threads may use it at once."""
+
+    def __init__(self) -> None:
+        self._systems: dict[str, Any] = {}
+        self._lock = Lock()
+
+    def locate(self, url: str) -> Location:
+        """Return where a path or URL leads, as `locate` does.
+
+        Raises:
+            ConfigError: see `locate`.
+        """
+        text = _without_scheme(url)
+        first, chain, behind = text.partition("::")
+        scheme, remote, path = first.partition("://")
+        if not remote and "://" in behind:
+            return locate(url)  # a protocol without a place of its own, such as simplecache::
+        root = f"{scheme}://{path.partition('/')[0]}{chain}{behind}" if remote else "file"
+        with self._lock:
+            fs = self._systems.get(root)
+            if fs is None:
+                location = locate(url)
+                self._systems[root] = location.fs
+                return location
+        if not remote:
+            path = _absolute(text)
+            return Location(fs, path, f"file://{path}")
+        return Location(fs, fs._strip_protocol(first).rstrip("/"), text.rstrip("/"))
 
 
 def locate(url: str | os.PathLike[str]) -> Location:
@@ -50,8 +87,7 @@ def locate(url: str | os.PathLike[str]) -> Location:
         raise ConfigError("got an empty path or URL: expected a folder, or a URL such as s3://bucket/prefix")
     if not _is_utf8(text):
         raise ConfigError(f"path {text!r}: got bytes that are not UTF-8, which no table can hold: rename the folder")
-    for protocol in ("file://", "local://"):
-        text = text.removeprefix(protocol)
+    text = _without_scheme(text)
     if "://" not in text:
         path = _absolute(text)
         return Location(fsspec.filesystem("file"), path, f"file://{path}")
@@ -72,6 +108,13 @@ def locate(url: str | os.PathLike[str]) -> Location:
     return Location(fs, path, text.rstrip("/") if path else text)
 
 
+def _without_scheme(url: str) -> str:
+    """Return a URL of this machine as a path, and every other one as it is."""
+    for protocol in ("file://", "local://"):
+        url = url.removeprefix(protocol)
+    return url
+
+
 def _is_utf8(text: str) -> bool:
     try:
         text.encode()
@@ -81,6 +124,8 @@ def _is_utf8(text: str) -> bool:
 
 
 def _absolute(text: str) -> str:
+    if text.startswith("/"):
+        return os.path.normpath(text)
     try:
         return os.path.normpath(Path(text).expanduser().absolute())
     except RuntimeError as error:  # ~name of nobody on this machine
@@ -93,14 +138,19 @@ def relative_to(uri: str, url: str) -> str:
     Raises:
         ConfigError: see `locate`.
     """
+    return locate(joined(uri, url)).uri
+
+
+def joined(uri: str, url: str) -> str:
+    """Return what a path or URL that is written in the file at `uri` means anywhere; to be located."""
     if "://" in url or url.startswith(("/", "~")):
-        return locate(url).uri
+        return url
     if uri.startswith("file://"):
-        return locate(f"{uri.rpartition('/')[0]}/{url}").uri
+        return f"{uri.rpartition('/')[0]}/{url}"
     scheme, _, rest = uri.partition("://")
     bucket, _, folder = rest.rpartition("/")[0].partition("/")
     path = posixpath.normpath(f"/{folder}/{url}").strip("/")  # no number of dots leads out of the bucket
-    return locate(f"{scheme}://{'/'.join(filter(None, (bucket, path)))}").uri
+    return f"{scheme}://{'/'.join(filter(None, (bucket, path)))}"
 
 
 def read_file(url: str, what: str) -> str:

@@ -53,6 +53,11 @@ def bank_segment(name: str, fingerprint: str) -> str:
     return f"banks/{name}/segments/{fingerprint}"
 
 
+def bank_cells(segment: str) -> str:
+    """Return the path of the cells of a bank of groups whose pooling is a histogram, beside its segment."""
+    return f"{segment}.cells.npy"
+
+
 def bank_calibration(name: str, version: str) -> str:
     """Return the path of a bank version's calibration scores."""
     return f"banks/{name}/versions/{version}.calibration.parquet"

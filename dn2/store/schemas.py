@@ -154,3 +154,73 @@ REPORT = Schema(
         ]
     ),
 )
+
+_GROUP = [
+    _required("group_id", pa.string()),
+    pa.field("label", pa.string()),  # null where the members have none, or several
+]
+
+BANK_GROUPS = Schema(
+    "dn2.bank_groups",
+    1,
+    pa.schema(
+        [
+            *_GROUP,
+            _required("source", pa.string()),
+            _required("members", pa.int64()),
+            _required("content", pa.uint64()),
+            _required("example_ids", pa.list_(pa.string())),  # some of its images, to be shown
+            _required("example_shards", pa.list_(pa.string())),  # where their thumbnails lie
+        ]
+    ),
+)
+
+GROUP_CALIBRATION = Schema(
+    "dn2.group_calibration",
+    1,
+    pa.schema(
+        [
+            _required("size", pa.int64()),  # images drawn from a normal group
+            _required("group_id", pa.string()),  # which
+            _required("distance", pa.float32()),  # to the k nearest of the other normal groups
+        ]
+    ),
+)
+
+GROUPS = Schema(
+    "dn2.groups",
+    1,
+    pa.schema(
+        [
+            *_GROUP,
+            _required("members", pa.int64()),
+            _required("rejected", pa.int64()),
+            pa.field("distance", pa.float32()),  # mean squared distance to the k nearest; null where not scored
+            pa.field("score", pa.float32()),  # distance over that of a typical normal group of the same size
+            pa.field("p_value", pa.float64()),
+            pa.field("q_value", pa.float64()),
+            pa.field("threshold", pa.float32()),  # for groups of this size
+            pa.field("is_anomaly", pa.bool_()),  # score > threshold
+            pa.field("selected", pa.bool_()),  # q_value <= false-discovery rate
+            pa.field("neighbor_ids", pa.list_(pa.string())),  # normal groups, nearest first
+            pa.field("neighbor_distances", pa.list_(pa.float32())),  # squared
+            pa.field("reason", pa.string()),  # why it was not scored; null where scored
+        ]
+    ),
+)
+
+MEMBERS = Schema(
+    "dn2.members",
+    1,
+    pa.schema(
+        [
+            pa.field("group_id", pa.string()),  # null for an image that belongs to no group
+            pa.field("label", pa.string()),
+            _required("image_id", pa.string()),
+            _required("uri", pa.string()),
+            pa.field("contribution", pa.float32()),  # the members' contributions add up to the group's distance
+            pa.field("rank", pa.int64()),  # 1 contributes most to its group's distance
+            pa.field("reject_reason", pa.string()),  # null where the image could be read
+        ]
+    ),
+)

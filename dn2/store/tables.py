@@ -174,6 +174,14 @@ def with_constant(table: pa.Table, name: str, value: str) -> pa.Table:
     return table.append_column(name, pa.array([value] * table.num_rows, pa.string()))
 
 
+def replaced(table: pa.Table, columns: Columns) -> pa.Table:
+    """Return a table some of whose columns hold other values of the same type."""
+    for name, values in columns.items():
+        place, field = table.schema.get_field_index(name), table.schema.field(name)
+        table = table.set_column(place, field, pa.array(values, field.type))
+    return table
+
+
 def with_columns(table: pa.Table, columns: Columns, schema: Schema) -> pa.Table:
     """Return a table with more columns, of the types that a schema has for them."""
     for name, values in columns.items():

@@ -21,7 +21,16 @@ import deployments.deploy
 from tests.deployments.conftest import Deployed, deploy
 from tests.flows.told import ask, eventually, write_sources
 
-NAMES = ["ingest", "nightly-score", "score", "score-drop", "train", "watch-drops"]
+NAMES = [
+    "ingest",
+    "nightly-score",
+    "score",
+    "score-drop",
+    "score-groups",
+    "train",
+    "train-groups",
+    "watch-drops",
+]
 NASTY = "a|b \"c\" 'd' {{ e }} {% f %} <g> \\ ü"
 
 
@@ -117,8 +126,11 @@ def test_event_of_a_drop_schedules_a_run_with_the_payloads_parameters(client: Sy
         "store": f"s3://bucket/{NASTY}",
         "bank": "parts",
         "images": 3,
+        "pattern": "{label}/{group_id}/*",
+        "groups": True,
         "embed": {"batch_size": 7, "device": "cpu"},
         "score": {"max_reject_rate": 0.25},
+        "group_score": {"report_groups": 5},
         "tell": {"alert_rate": 0.5, "report_base_url": "http://host/a?b=c&d"},
     }
     least = {"uri": "s3://bucket/in/x", "store": "s3://bucket/dn2", "bank": "default"}
@@ -131,7 +143,7 @@ def test_event_of_a_drop_schedules_a_run_with_the_payloads_parameters(client: Sy
     wanted = [
         {name: value for name, value in whole.items() if name not in ("uri", "images")} | {"source": whole["uri"]},
         {"source": "s3://bucket/in/x", "store": "s3://bucket/dn2", "bank": "default"}
-        | {"drop": None, "embed": {}, "score": {}, "tell": {}},
+        | {"drop": None, "pattern": None, "groups": False, "embed": {}, "score": {}, "group_score": {}, "tell": {}},
     ]
     for run in sorted(runs, key=lambda run: str(run.parameters["parameters"]["source"])):
         assert run.parameters == {"parameters": wanted.pop(0)}

@@ -82,6 +82,11 @@ def test_ingest_shows_the_dataset_and_what_changed(batch: Path, tmp_path: Path):
     }
 
 
+def test_ingest_with_a_pattern_shows_what_it_does_not_fit(batch: Path, tmp_path: Path):
+    parameters = {"source": str(batch), "store": str(tmp_path), "dataset": "d", "pattern": "broken-{label}.png"}
+    assert lines(shown_by(ingest, IngestParameters(**parameters))["dn2-dataset-d"])["fit no group"] == "2"
+
+
 def test_embed_and_train_show_what_they_made(own_bricks: Bricks, batch: Path):
     store = str(own_bricks.store)
     found = shown_by(embed, EmbedParameters(source=str(batch), store=store, dataset="d"))

@@ -6,14 +6,17 @@ import re
 from importlib.metadata import version
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import Bricks, make_pictures
+from tests.dn2.images.listing import touch
 from tests.flows.command import Run, dn2
 from tests.flows.test_wrong_use import files
 
 COMMANDS = ["ingest", "embed", "clean", "train", "score", "rethreshold", "nightly", "demo"]
 CLEANING = ["--clean", "--contamination", "--drop"]
+GROUPS = ["--pattern", "--split"]
 THRESHOLDS = ["--far", "--quantile", "--threshold", "--budget", "--fdr"]
 
 
@@ -31,6 +34,7 @@ def test_help_tells_a_newcomer_how_to_begin():
         "dn2 train photos/normal --bank parts",
         "dn2 score photos/today --bank parts --out report",
         "any fsspec URL (s3://bucket/prefix)",
+        "or a table (.csv, .parquet) that lists images",
         ".jpg, .jpeg and .png",
         "goes on where it was",
         "0 done, 1 failed, 2 wrong use",
@@ -42,11 +46,14 @@ def test_help_tells_a_newcomer_how_to_begin():
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("ingest", ["--store", "--dataset"]),
-        ("embed", ["--store", "--dataset", "--backbone", "--engine", "--device", "--batch-size", "--shard-size"]),
-        ("clean", ["--store", "--dataset", "--backbone", *CLEANING]),
-        ("train", ["--store", "--bank", "--backbone", "--k", "--metric", "--far", *CLEANING]),
-        ("score", ["--store", "--bank", "--out", "--backbone", *THRESHOLDS]),
+        ("ingest", ["--store", "--dataset", *GROUPS]),
+        (
+            "embed",
+            ["--store", "--dataset", *GROUPS, "--backbone", "--engine", "--device", "--batch-size", "--shard-size"],
+        ),
+        ("clean", ["--store", "--dataset", *GROUPS, "--backbone", *CLEANING]),
+        ("train", ["--store", "--bank", *GROUPS, "--backbone", "--k", "--metric", "--far", *CLEANING]),
+        ("score", ["--store", "--bank", *GROUPS, "--out", "--backbone", *THRESHOLDS]),
         ("rethreshold", ["--store", "--out", *THRESHOLDS]),
         ("nightly", ["--rescore"]),
         ("demo", ["--workdir"]),
@@ -155,6 +162,88 @@ def test_second_score_returns_the_finished_report_untouched(run: Run, own_bricks
     assert found is not None
     assert Path(found[1]).read_bytes() == (tmp_path / "report" / "report.html").read_bytes()
     assert files(tmp_path / "store") == before
+
+
+def test_ingest_warns_of_images_that_the_pattern_does_not_fit(run: Run, tmp_path: Path):
+    touch(tmp_path / "photos", "ok/1/a.png", "ok/1/b.png", "ok/c.png")
+    first = run("ingest", "photos", "--pattern", "{label}/{group_id}/*")
+    assert (first.code, first.out.partition(", ")[0][-8:]) == (0, "3 images")
+    assert re.fullmatch(
+        r"warning: dataset photos-\w{8}: 1 of 3 images fit no group: the pattern '\{label\}/\{group_id\}/\*' does not "
+        r"match, for example, 'ok/c.png'\n",
+        first.err,
+    )
+    before = files(tmp_path)
+    second = run("ingest", "photos", "--pattern", "ok/**{group_id}.png")
+    assert ("nothing changed, nothing written" in second.out, second.err, second.code) == (True, "", 0)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", ["ingest", "embed", "clean", "train", "score"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["photos", "--pattern", "{part}/*"],
+            "error: pattern: pattern '{part}/*': got the field {part}, expected {group",
+        ),
+        (
+            ["photos", "--pattern", "*.tif{label}"],
+            "which fits no image there, expected one that fits paths such as 'a.png'",
+        ),
+        (["photos", "--split", "test"], "got split 'test', expected a table that ends in .csv or .parquet"),
+        (["list.csv", "--split", ""], "error: split = '': String should have at least 1 character"),
+        (["list.csv", "--split", "new"], "got split 'new', which no row has, expected one of those there are: 'old'"),
+        (["list.csv", "--pattern", "{label}/*"], "with a table, expected its columns group_id and label"),
+    ],
+)
+def test_pattern_or_split_that_cannot_work_is_wrong_use(
+    run: Run, own_bricks: Bricks, tmp_path: Path, command: str, options: list[str], message: str
+):
+    make_pictures(tmp_path / "photos", 1)
+    (tmp_path / "photos" / "000.png").rename(tmp_path / "photos" / "a.png")
+    (tmp_path / "list.csv").write_text("uri,split\nphotos/a.png,old\n")
+    bank = ["--bank", "bricks"] if command == "score" else []
+    before = files(own_bricks.store / "banks")
+    done = run(command, *options, "--store", own_bricks.store, *bank)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert files(own_bricks.store / "banks") == before
+
+
+def test_table_with_splits_is_trained_and_scored(run: Run, bricks: Bricks, tmp_path: Path):
+    """Its groups and labels stand in the report; a file that is not there is a reject."""
+    lines = [f"{path},train,g{number % 4},ok" for number, path in enumerate(sorted(bricks.normal.iterdir()))]
+    batch = [bricks.batch / f"{name}.png" for name in ("good-01", "material-00")]
+    lines += [f"{path},test,007,{path.stem}" for path in batch] + [f"{tmp_path}/gone.png,test,,"]
+    (tmp_path / "all.csv").write_text("\n".join(["uri,split,group_id,label", *lines, ""]))
+    trained = run("train", "all.csv", "--split", "train", "--bank", "walls")
+    assert trained.code == 0
+    assert f" {len(lines) - 3} normal images, 0 rejected" in trained.out
+    scored = run("score", "all.csv", "--split", "test", "--bank", "walls", "--out", "report")
+    assert (scored.code, re.search("of 2 images are anomalous .*, 1 could not be read", scored.out) is None) == (
+        0,
+        False,
+    )
+    rows = pq.read_table("report/part-00000.parquet").to_pylist()
+    assert {(Path(row["uri"]).stem, row["group_id"], row["label"], row["reject_reason"]) for row in rows} == {
+        ("good-01", "007", "good-01", None),
+        ("material-00", "007", "material-00", None),
+        ("gone", None, None, "not found when the table was listed"),
+    }
+
+
+def test_score_takes_groups_from_a_pattern_and_another_one_embeds_nothing(run: Run, own_bricks: Bricks):
+    command = ("score", own_bricks.batch, "--store", own_bricks.store, "--bank", "bricks", "--out", "report")
+    found = []
+    embeddings: list[object] = []
+    for pattern in ("{label}-*", "{group_id}-{label}.png"):
+        assert run(*command, "--pattern", pattern).code == 0
+        embeddings.append(files(own_bricks.store / "embeddings"))
+        rows = pq.read_table("report/part-00000.parquet").to_pylist()
+        found.append({(row["group_id"], row["label"]) for row in rows if row["uri"].endswith("/good-01.png")})
+    assert found == [{(None, "good")}, {("good", "01")}]
+    assert embeddings[0] == embeddings[1]
 
 
 def test_only_results_go_to_standard_output(run: Run, pictures: Path):

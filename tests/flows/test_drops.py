@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from pydantic import ValidationError
@@ -77,6 +78,16 @@ def as_triggered(payload: dict[str, Any]) -> DropParameters:
         for name, template in trigger["parameters"]["parameters"].items()
     }
     return DropParameters.model_validate(values)
+
+
+def test_pattern_of_a_prefix_tells_the_groups_of_its_drops(drops: Drops):
+    uri = drops.put("monday", "good-01", "material-00")
+    look(drops.write(pattern="{label}-{group_id}.png"))
+    (payload,) = ready(uri)
+    report = score_drop(as_triggered(payload))
+    assert report is not None
+    rows = pq.read_table(f"{report.uri.removeprefix('file://')}/part-00000.parquet").to_pylist()
+    assert {(row["label"], row["group_id"]) for row in rows} == {("good", "01"), ("material", "00")}
 
 
 def test_complete_drop_is_told_once_and_scored_as_the_trigger_asks(drops: Drops):

@@ -43,7 +43,7 @@ def refused(path: Path | str, kind: type[Dn2Error] = ConfigError) -> str:
         ("store: s\nnightly: [{source: a}, {source: 'nope://x'}]\n", r"nightly\.1\.source: URL 'nope://x' cannot"),
         ("[" * 5000, "got no YAML, expected a list of sources: "),
         ("store: \0", "got no YAML, expected a list of sources: "),
-        ("", "got None, expected the fields store, nightly, watch, embed, score, tell"),
+        ("", "got None, expected the fields store, nightly, watch, embed, score, group_score, tell"),
         ("# nothing but a remark\n", "got None, expected the fields store"),
         ("- source: a\n- source: b\n", r"got \[\{'source': 'a'\}, \{'source': 'b'\}\], expected the fields store"),
         ("just words", "got 'just words', expected the fields store"),
@@ -92,6 +92,10 @@ def refused(path: Path | str, kind: type[Dn2Error] = ConfigError) -> str:
             (f"{ONE}tell: {{report_base_url: '{url}'}}\n", r"tell\.report_base_url: got .*, expected the address")
             for url in ("http://", "http://a b", "http://x/?q=1", "http://x#f", "http://x/) <img src=x>")
         ),
+        ("store: s\nnightly: [{source: a, pattern: '{x}'}]\n", r"nightly\.0\.pattern: pattern '\{x\}': got the field"),
+        ("store: s\nnightly: [{source: a, pattern: ''}]\n", r"nightly\.0\.pattern: pattern '': got nothing"),
+        ("store: s\nnightly: [{source: a.csv, split: ''}]\n", r"nightly\.0\.split = '': String should have at least 1"),
+        ("store: s\nwatch: [{prefix: p, pattern: '/{label}'}]\n", r"watch\.0\.pattern: .*: got a slash in front"),
         (f"{ONE}tell: {{alert_rate: 1}}\n", r"tell\.alert_rate = 1: Input should be less than 1"),
         (f"{ONE}embed: {{batch_size: 0}}\n", r"embed\.batch_size = 0: .* or equal to 1"),
     ],
@@ -108,6 +112,7 @@ def test_bad_file_is_refused_with_its_name_and_the_field(tmp_path: Path, content
         (f"{ONE}sauce: 1\n", "sauce"),
         ("store: s\nnightly: [{source: a, sauce: 1}]\n", "nightly.0.sauce"),
         ("store: s\nwatch: [{prefix: a, sauce: 1}]\n", "watch.0.sauce"),
+        ("store: s\nwatch: [{prefix: a, split: 1}]\n", "watch.0.split"),
         (f"{ONE}embed: {{sauce: 1}}\n", "embed.sauce"),
         (f"{ONE}score: {{sauce: 1}}\n", "score.sauce"),
         (f"{ONE}tell: {{sauce: 1}}\n", "tell.sauce"),
@@ -130,6 +135,12 @@ def test_every_bad_field_is_named_at_once(tmp_path: Path):
     [
         ("nightly", "source: a", "source: ./a/", "nightly: got file://{folder}/a with bank default 2 times"),
         ("nightly", "source: a, bank: b", "source: '{folder}/a', bank: b", "got file://{folder}/a with bank b 2 times"),
+        (
+            "nightly",
+            "source: a.csv, split: x",
+            "source: ./a.csv, split: x",
+            "nightly: got file://{folder}/a.csv with split 'x' with bank default 2 times",
+        ),
         ("watch", "prefix: a", "prefix: b/../a", "watch: got file://{folder}/a with bank default 2 times"),
     ],
 )
@@ -145,6 +156,12 @@ def test_same_place_with_two_banks_is_no_duplicate(tmp_path: Path):
     path = tmp_path / "sources.yaml"
     path.write_text("store: s\nnightly: [{source: a, bank: one}, {source: a, bank: two}]\nwatch: [{prefix: a}]\n")
     assert read_sources(str(path)).banks() == ("default", "one", "two")
+
+
+def test_splits_of_one_table_are_no_duplicates(tmp_path: Path):
+    path = tmp_path / "sources.yaml"
+    path.write_text("store: s\nnightly: [{source: a.csv, split: x}, {source: a.csv, split: y}, {source: a.csv}]\n")
+    assert [one.split for one in read_sources(str(path)).nightly] == ["x", "y", None]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +232,7 @@ def test_batches_pair_every_source_with_the_shared_settings_in_the_files_order(t
     path = tmp_path / "sources.yaml"
     path.write_text(
         "store: s\n"
-        "nightly: [{source: b, bank: two, dataset: mine}, {source: a}]\n"
+        "nightly: [{source: b, bank: two, dataset: mine, pattern: '{group_id}/*'}, {source: a.csv, split: new}]\n"
         "watch: [{prefix: p, bank: three}]\n"
         "embed: {shard_size: 7}\n"
         "score: {report_images: 3}\n"
@@ -231,9 +248,17 @@ def test_batches_pair_every_source_with_the_shared_settings_in_the_files_order(t
     file = read_sources(str(path))
     assert file.batches(rescore=True) == (
         ScoreNewParameters.model_validate(
-            {"source": f"file://{tmp_path}/b", "bank": "two", "dataset": "mine", **shared}
+            {
+                "source": f"file://{tmp_path}/b",
+                "bank": "two",
+                "dataset": "mine",
+                "pattern": "{group_id}/*",
+                **shared,
+            }
         ),
-        ScoreNewParameters.model_validate({"source": f"file://{tmp_path}/a", "bank": "default", **shared}),
+        ScoreNewParameters.model_validate(
+            {"source": f"file://{tmp_path}/a.csv", "bank": "default", "split": "new", **shared}
+        ),
     )
     assert [batch.rescore for batch in file.batches(rescore=False)] == [False, False]
     assert file.banks() == ("default", "three", "two")

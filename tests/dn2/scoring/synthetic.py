@@ -47,6 +47,7 @@ def write_shards(
     name: str = "normal",
     contents: Sequence[str] | None = None,
     groups: Sequence[str | None] | None = None,
+    labels: Sequence[str | None] | None = None,
     rejected: Sequence[int] = (),
     superseded: Sequence[int] = (),
     shard_rows: int = 2000,
@@ -60,6 +61,7 @@ def write_shards(
         name: of the dataset.
         contents: text that is equal for copies; by default all differ.
         groups: group ids.
+        labels: what is known about each image.
         rejected: images that could not be read.
         superseded: rows that stand for no image any more.
         shard_rows: rows of a shard.
@@ -81,7 +83,7 @@ def write_shards(
                     "image_id": [hashlib.sha256(f"{name}-{row}".encode()).hexdigest()[:32] for row in rows],
                     "uri": [f"file:///{name}/{row}.png" for row in rows],
                     "group_id": [groups[row] if groups else None for row in rows],
-                    "label": [None for _ in rows],
+                    "label": [labels[row] if labels else None for row in rows],
                     "embedding": vector_column(vectors[rows.start : rows.stop], valid[rows.start : rows.stop]),
                     "content_sha256": [hashlib.sha256(contents[row].encode()).hexdigest() for row in rows],
                     "width": [64 for _ in rows],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dn2.errors import ConfigError, NotFoundError, SourceError, StoreError
-from dn2.store.files import locate, read_file, relative_to, translated
+from dn2.store.files import Locator, locate, read_file, relative_to, translated
 
 
 def test_relative_path_becomes_an_absolute_file_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -176,3 +176,42 @@ def test_file_that_is_not_there_is_not_found(folder: str):
 def test_folder_is_no_file_to_read(tmp_path: Path):
     with pytest.raises(SourceError, match=r"^list: cannot be read: .*Is a directory"):
         read_file(tmp_path, "list")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "a.png",
+        "/x/../a b.png",
+        "~/a.png",
+        "file:///x//a.png",
+        "local:///x/a::b.png",
+        "memory://x/a.png",
+        "memory://x/a.png/",
+        "s3://bucket/a/b.png",
+        "s3://bucket",
+        "simplecache::memory://x/a.png",
+    ],
+)
+def test_locator_finds_what_locate_finds(url: str):
+    """The first time, and with a file system that it knows already."""
+    locator = Locator()
+    expected = locate(url)
+    for _ in range(2):
+        found = locator.locate(url)
+        assert (found.path, found.uri, type(found.fs)) == (expected.path, expected.uri, type(expected.fs))
+
+
+def test_locator_has_one_file_system_for_each_bucket():
+    locator = Locator()
+    systems = [locator.locate(url).fs for url in ("s3://one/a", "s3://one/b/c", "s3://two/a", "/a", "b")]
+    ids = [id(fs) for fs in systems]  # equal settings make them equal, but not the same
+    assert [ids.index(one) for one in ids] == [0, 0, 2, 3, 3]
+
+
+def test_locator_refuses_what_locate_refuses():
+    locator = Locator()
+    for _ in range(2):
+        for url in ("nope://x/a", "s3://", "ftp://me:secret@host/a"):
+            with pytest.raises(ConfigError):
+                locator.locate(url)

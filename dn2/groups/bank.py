@@ -1,0 +1,107 @@
+"""A bank of normal groups: one vector for each, what is normal for their sizes, and what turns images into vectors."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from dn2.config import check_name
+from dn2.errors import SchemaError
+from dn2.groups.pooling import Pooling
+from dn2.groups.sizes import Sizes
+from dn2.neighbors.bank import current_version, keys, read_version, segment_vectors
+from dn2.neighbors.exact import Neighbors, search
+from dn2.neighbors.vectors import load_vectors
+from dn2.records import GroupBankVersion
+from dn2.store import layout
+from dn2.store.documents import GROUP_BANK_VERSION, as_record
+from dn2.store.schemas import BANK_GROUPS, GROUP_CALIBRATION
+from dn2.store.storage import Store
+from dn2.store.tables import read_table
+
+
+def open_group_bank(
+    store: str | os.PathLike[str] | Store, name: str, *, version: str | None = None
+) -> GroupBankVersion:
+    """Return a version of a bank of groups, by default the current one.
+
+    Raises:
+        ConfigError: the name is no valid name.
+        BankError: it is a bank of images.
+        NotFoundError: there is no such bank or version in the store.
+        SchemaError: its pointer or version file is not one.
+    """
+    store, name = Store.open(store), check_name(name)
+    version = version or current_version(store, name)
+    document = read_version(store, name, version, GROUP_BANK_VERSION)
+    return as_record(GroupBankVersion, document, store.uri_of(layout.bank_version(name, version)))
+
+
+def group_keys(source: str, group_ids: list[str], contents: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """Return (2, G) int64 by which a group is known again: its name in its source, or the bytes of its images."""
+    return np.stack([keys(f"{source}\0{name}" for name in group_ids), contents.view(np.int64)])
+
+
+class GroupBank:
+    """An opened version, ready to be searched.
+
+    Attributes:
+        record: its version.
+        pooling: what turns images into vectors of groups.
+        sizes: what is normal for groups of each size.
+        rows: Arrow table with one row for each normal group.
+        vectors: (G, P) float16, memory-mapped.
+    """
+
+    def __init__(self, record: GroupBankVersion, store: Store) -> None:
+        self.record = record
+        document = read_version(store, record.name, record.version, GROUP_BANK_VERSION)
+        if "cells" not in document:
+            uri = store.uri_of(layout.bank_version(record.name, record.version))
+            raise SchemaError(f"{uri}: got {GROUP_BANK_VERSION} without cells")
+        path = layout.bank_segment(record.name, document["segments"][0])
+        self.vectors = segment_vectors(store, path, BANK_GROUPS)
+        self.rows = read_table(store, f"{path}.parquet", BANK_GROUPS)
+        self.pooling = Pooling(record.metric)
+        if (cells := document["cells"]) is not None:
+            centers = np.array(load_vectors(store, layout.bank_cells(path), cells["crc32"]))
+            self.pooling = Pooling(record.metric, centers, cells["width"], cells["reach"])
+        table = read_table(store, layout.bank_calibration(record.name, record.version), GROUP_CALIBRATION)
+        size_of, distances = table["size"].to_numpy(), table["distance"].to_numpy()
+        self.sizes = Sizes(record.sizes, [distances[size_of == size] for size in record.sizes], record.false_alarm_rate)
+        names = zip(self.rows["source"].to_pylist(), self.rows["group_id"].to_pylist(), strict=True)
+        self._keys = np.stack(
+            [keys(f"{source}\0{name}" for source, name in names), self.rows["content"].to_numpy().view(np.int64)]
+        )
+
+    @classmethod
+    def open(cls, store: Store, record: GroupBankVersion) -> GroupBank:
+        """Return the opened bank; the last one is kept for the next caller in this process.
+
+        Raises:
+            NotFoundError: one of its files is missing.
+            SchemaError: one of them is damaged.
+        """
+        return _opened(store.uri, record)
+
+    def search(
+        self, vectors: npt.NDArray[np.float16], group_keys: npt.NDArray[np.int64], *, memory_mb: int
+    ) -> Neighbors:
+        """Return the k nearest normal groups of each group, never the group itself.
+
+        Args:
+            vectors: (G, P) float16.
+            group_keys: (2, G) int64, see `group_keys`.
+            memory_mb: working memory, in MiB.
+        """
+        return search(
+            vectors, self.vectors, self.record.k, query_keys=group_keys, bank_keys=self._keys, memory_mb=memory_mb
+        )
+
+
+@lru_cache(maxsize=1)
+def _opened(store_uri: str, record: GroupBankVersion) -> GroupBank:
+    return GroupBank(record, Store.open(store_uri))

@@ -1,0 +1,247 @@
+"""Make a bank of normal groups, with thresholds for every size."""
+
+from __future__ import annotations
+
+import math
+import os
+from logging import getLogger
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dn2.config import GroupFitConfig, check_name, fingerprint
+from dn2.errors import BankError
+from dn2.groups.bank import group_keys, open_group_bank
+from dn2.groups.grouping import Grouping
+from dn2.groups.pooling import Pooling, Totals, check_group_memory, make_pooling
+from dn2.groups.sizes import Sizes, ladder, parts_of
+from dn2.neighbors.bank import check_kind, make_current, publish
+from dn2.neighbors.exact import search
+from dn2.neighbors.vectors import write_vectors
+from dn2.progress import advance
+from dn2.records import Embedded, GroupBankVersion
+from dn2.scoring.rows import check_rejects, described, image_vectors, living_rows
+from dn2.scoring.scores import mean_distance
+from dn2.store import layout
+from dn2.store.documents import GROUP_BANK_VERSION
+from dn2.store.lock import locked
+from dn2.store.schemas import BANK_GROUPS, GROUP_CALIBRATION
+from dn2.store.storage import Store
+from dn2.store.tables import writing
+
+log = getLogger(__name__)
+_EXAMPLES = 4  # images of each group that are kept to be shown
+
+
+def fit_groups(
+    embedded: Embedded, store: str | os.PathLike[str] | Store, *, bank: str, config: GroupFitConfig | None = None
+) -> GroupBankVersion:
+    """Make a version of a bank of groups from embedded groups of normal images, and make it the current one.
+
+    Each group becomes one vector. To know what is normal for a group of any size, the groups are also cut into parts of
+    many sizes, each of which is scored against the other groups (see `dn2.groups.sizes`). The same embeddings and
+    settings give the same version, which is made once; one bank has one writer at a time.
+
+    Args:
+        embedded: what `embed` returned, of a source whose groups are known: by a pattern or from a table.
+        store: where dn2 keeps its files.
+        bank: the bank's name.
+        config: pooling, neighbours, smallest group, false-alarm rate.
+
+    Raises:
+        RejectedError: too many images could not be read; their list is written to the store first.
+        BankError: too few groups for k, or too many for the memory budget; or the pooling is concat and the groups
+            differ in size; or the bank is one of images.
+        ConfigError: no image belongs to a group.
+        StoreError: the store cannot be written, or another run has been writing the same bank for an hour.
+    """
+    store, config = Store.open(store), config or GroupFitConfig()
+    name = check_name(bank)
+    check_rejects(embedded, store, config)
+    with locked(store, layout.bank(name)):
+        check_kind(store, name, GROUP_BANK_VERSION)
+        record = _version(embedded, store, name, config)
+        make_current(store, record)
+    _warn(record)
+    return record
+
+
+def _version(embedded: Embedded, store: Store, name: str, config: GroupFitConfig) -> GroupBankVersion:
+    """Return the version that these embeddings and settings make, from the store if it is there already."""
+    memory = {"group_memory_gb", "search_memory_mb", "max_reject_rate", "max_rejects"}
+    settings = config.model_dump(mode="json", exclude=memory)
+    version = fingerprint([name, embedded.embedder, embedded.dataset.source, described(embedded), settings])
+    if store.exists(layout.bank_version(name, version)):
+        return open_group_bank(store, name, version=version)
+    grouping = Grouping.of(embedded, store)
+    large = grouping.members >= config.min_size
+    _check_groups(grouping, large, embedded.dataset.source, config)
+    units = _Units(grouping, large, config)
+    pooling = make_pooling(embedded, store, units.groups >= 0, config)
+    vectors, parts = _pooled(embedded, store, pooling, units, config)
+    names = [one for one, kept in zip(grouping.group_ids, large, strict=True) if kept]
+    segment = fingerprint([version])
+    path = layout.bank_segment(name, segment)
+    checksum = write_vectors(store, f"{path}.npy", vectors.shape, [vectors])
+    cells = None
+    if pooling.cells is not None:
+        crc32 = write_vectors(store, layout.bank_cells(path), pooling.cells.shape, [pooling.cells])
+        cells = {"crc32": crc32, "width": pooling.width, "reach": pooling.reach}
+    footer = {"embedder": embedded.embedder, **settings}
+    with writing(store, f"{path}.parquet", BANK_GROUPS, {**footer, "vectors_crc32": checksum}) as file:
+        file.write(
+            {
+                "group_id": names,
+                "label": [one for one, kept in zip(grouping.labels, large, strict=True) if kept],
+                "source": [embedded.dataset.source] * len(names),
+                "members": grouping.members[large],
+                "content": grouping.contents[large],
+                **_examples(embedded, store, grouping, large),
+            }
+        )
+    keys = group_keys(embedded.dataset.source, names, grouping.contents[large])
+    distances = _calibrate(vectors, keys, parts, units, config)
+    size_of = np.repeat(units.sizes, [len(one) for one in distances])
+    with writing(store, layout.bank_calibration(name, version), GROUP_CALIBRATION, footer) as file:
+        groups = [names[group] for one in units.part_groups for group in one]
+        file.write({"size": size_of, "group_id": groups, "distance": np.concatenate(distances)})
+    store.write(layout.bank_probes(name, version), store.read(layout.probes(embedded.embedder)))
+    sizes = Sizes(units.sizes, distances, config.false_alarm_rate)
+    _, attainable = sizes.thresholds(np.asarray(units.sizes, np.int64))
+    attainable = max(attainable, 1 / (len(names) + 1))  # parts of one group are not independent
+    record = GroupBankVersion(
+        name=name,
+        version=version,
+        embedder=embedded.embedder,
+        pooling=config.pooling,
+        groups=len(names),
+        members=int(grouping.members[large].sum()),
+        dim=vectors.shape[1],
+        k=config.k,
+        metric=config.metric,
+        min_size=config.min_size,
+        sizes=units.sizes,
+        false_alarm_rate=config.false_alarm_rate,
+        attainable_rate=attainable,
+        small=int((~large).sum()),
+        ungrouped=grouping.ungrouped,
+        rejected=embedded.rejected,
+    )
+    content = config.model_dump(mode="json")
+    publish(store, record, segments=[segment], config=content, kind=GROUP_BANK_VERSION, cells=cells)
+    return record
+
+
+def _check_groups(grouping: Grouping, large: npt.NDArray[np.bool_], source: str, config: GroupFitConfig) -> None:
+    if large.sum() < config.k + 1:
+        raise BankError(
+            f"k: got {config.k} with {large.sum()} normal groups of at least {config.min_size} readable images in "
+            f"{source} ({(~large).sum()} are smaller), expected at least {config.k + 1} groups: a group is never its "
+            f"own neighbour; give more groups, or a smaller k or min_size"
+        )
+    if config.pooling == "concat" and len(names := np.unique(grouping.members[large])) > 1:
+        raise BankError(
+            f"pooling: got concat with groups of {names[0]} to {names[-1]} images, expected groups of one size; use "
+            f"mean or histogram"
+        )
+
+
+class _Units:
+    """What is added up over the images: the groups, and their parts of each size.
+
+    Attributes:
+        groups: (N,) int64, number among the kept groups of each readable image; -1 if its group is not kept.
+        count: kept groups.
+        sizes: of the parts.
+        part_of: for each size (N,) int64, the image's part; -1 where it is in none.
+        part_groups: for each size (P,) int64, the group of each part.
+    """
+
+    def __init__(self, grouping: Grouping, large: npt.NDArray[np.bool_], config: GroupFitConfig) -> None:
+        number = np.where(large, np.cumsum(large) - 1, -1)
+        pairs = zip(grouping.group_of, grouping.readable, strict=True)
+        group_of = np.concatenate([groups[readable] for groups, readable in pairs])
+        self.groups = np.where(group_of >= 0, number[group_of], -1)
+        self.count = int(large.sum())
+        image_keys = np.concatenate(
+            [keys[readable] for keys, readable in zip(grouping.image_keys, grouping.readable, strict=True)]
+        )
+        counts = grouping.members[large]
+        self.sizes = (int(counts[0]),) if config.pooling == "concat" else ladder(counts, config.min_size)
+        cut = [parts_of(self.groups, image_keys, size) for size in self.sizes]
+        self.part_of, self.part_groups = [one for one, _ in cut], [groups for _, groups in cut]
+
+
+def _pooled(
+    embedded: Embedded, store: Store, pooling: Pooling, units: _Units, config: GroupFitConfig
+) -> tuple[npt.NDArray[np.float16], list[npt.NDArray[np.float16]]]:
+    """Return the vectors of the groups, (G, P) float16, and those of the parts of each size."""
+    counts = [units.count, *(len(groups) for groups in units.part_groups)]
+    places = units.sizes[0] if config.pooling == "concat" else 1
+    dim = pooling.dim_of(embedded, store)
+    check_group_memory(sum(counts), places * dim, config.group_memory_gb)
+    totals = [Totals(count, dim, places=places) for count in counts]
+    read = 0
+    for vectors in image_vectors(embedded, store):
+        features = pooling.features(vectors)
+        mine = slice(read, read + len(vectors))
+        for total, unit_of in zip(totals, [units.groups, *units.part_of], strict=True):
+            total.add(unit_of[mine], features)
+        read += len(vectors)
+        advance("pool", len(vectors), total=embedded.embedded)
+    groups, *parts = [total.vectors() for total in totals]
+    return groups, parts
+
+
+def _calibrate(
+    vectors: npt.NDArray[np.float16],
+    keys: npt.NDArray[np.int64],
+    parts: list[npt.NDArray[np.float16]],
+    units: _Units,
+    config: GroupFitConfig,
+) -> list[npt.NDArray[np.float32]]:
+    """Return the distances of the parts of each size, in their order: each to the groups it was not cut from."""
+    found = []
+    for part, groups in zip(parts, units.part_groups, strict=True):
+        nearest = search(
+            part, vectors, config.k, query_keys=keys[:, groups], bank_keys=keys, memory_mb=config.search_memory_mb
+        )
+        found.append(mean_distance(nearest.distances))
+    return found
+
+
+def _examples(embedded: Embedded, store: Store, grouping: Grouping, large: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Return ids and shards of the first images of each group that is kept."""
+    ids: list[list[str]] = [[] for _ in grouping.group_ids]
+    shards: list[list[str]] = [[] for _ in grouping.group_ids]
+    for shard, groups, readable in zip(embedded.shards, grouping.group_of, grouping.readable, strict=True):
+        names = None
+        for row in np.flatnonzero((groups >= 0) & readable):
+            if len(ids[groups[row]]) < _EXAMPLES:
+                names = names or living_rows(shard, store, ["image_id"])["image_id"].to_pylist()
+                ids[groups[row]].append(names[row])
+                shards[groups[row]].append(shard.path)
+    kept = np.flatnonzero(large)
+    return {"example_ids": [ids[group] for group in kept], "example_shards": [shards[group] for group in kept]}
+
+
+def _warn(record: GroupBankVersion) -> None:
+    """Say what the bank cannot promise."""
+    if record.attainable_rate > record.false_alarm_rate:
+        log.warning(
+            "bank %s: %d normal groups cannot promise a false-alarm rate of %.2f%%, only %.2f%%; %d groups would do",
+            record.name,
+            record.groups,
+            100 * record.false_alarm_rate,
+            100 * record.attainable_rate,
+            math.ceil(1 / record.false_alarm_rate - 1e-9) - 1,
+        )
+    if record.small or record.ungrouped:
+        log.warning(
+            "bank %s: left out %d groups of fewer than %d readable images, and %d images that belong to no group",
+            record.name,
+            record.small,
+            record.min_size,
+            record.ungrouped,
+        )

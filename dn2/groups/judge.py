@@ -1,0 +1,129 @@
+"""Pool the groups of a batch, compare them with the normal ones, and decide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import false_discovery_control
+
+from dn2.config import GroupScoreConfig
+from dn2.errors import BankError
+from dn2.groups.bank import GroupBank, group_keys
+from dn2.groups.grouping import Grouping
+from dn2.groups.pooling import Totals, check_group_memory
+from dn2.neighbors.exact import Neighbors
+from dn2.progress import advance
+from dn2.records import Embedded
+from dn2.scoring.rows import image_vectors
+from dn2.scoring.scores import mean_distance
+from dn2.store.storage import Store
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verdicts:
+    """What was found out about the S scored ones of G groups.
+
+    Attributes:
+        scored: (G,) bool, which have enough readable images.
+        vectors: (S, P) float16.
+        neighbors: the nearest normal groups.
+        distances: (S,) float32, mean squared distances to them.
+        scores: (S,) float32, over those of typical normal groups of the same size.
+        p_values: (S,) float64.
+        q_values: (S,) float64, adjusted to the whole batch (Benjamini and Hochberg 1995).
+        thresholds: (S,) float32, each for the group's size.
+        promised: the false-alarm rate that the thresholds can promise.
+        calibration_rows: parts of normal groups that the p-values rest on, at the size where they are fewest.
+    """
+
+    scored: npt.NDArray[np.bool_]
+    vectors: npt.NDArray[np.float16]
+    neighbors: Neighbors
+    distances: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    p_values: npt.NDArray[np.float64]
+    q_values: npt.NDArray[np.float64]
+    thresholds: npt.NDArray[np.float32]
+    promised: float
+    calibration_rows: int
+
+    @property
+    def anomalous(self) -> npt.NDArray[np.bool_]:
+        """(S,) bool."""
+        return self.scores > self.thresholds
+
+    def places(self, groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return (M,) int64: the place of each group among the scored ones; -1 where it is not one of them.
+
+        Args:
+            groups: (M,) int64 numbers of groups; below zero is none.
+        """
+        return _places(self.scored, groups)
+
+
+def judge(embedded: Embedded, store: Store, bank: GroupBank, grouping: Grouping, config: GroupScoreConfig) -> Verdicts:
+    """Return what a bank says about the groups of a batch.
+
+    Raises:
+        BankError: they need more memory than allowed, or the bank holds groups of another size (concat).
+    """
+    scored = grouping.members >= bank.record.min_size
+    vectors = _pooled(embedded, store, bank, grouping, scored, config)
+    sizes = grouping.members[scored]
+    names = [name for name, is_scored in zip(grouping.group_ids, scored, strict=True) if is_scored]
+    keys = group_keys(embedded.dataset.source, names, grouping.contents[scored])
+    neighbors = bank.search(vectors, keys, memory_mb=config.search_memory_mb)
+    distances = mean_distance(neighbors.distances)
+    scores = bank.sizes.scores(distances, sizes)
+    p_values = bank.sizes.p_values(scores, sizes)
+    thresholds, promised = bank.sizes.thresholds(sizes, config.false_alarm_rate)
+    return Verdicts(
+        scored=scored,
+        vectors=vectors,
+        neighbors=neighbors,
+        distances=distances,
+        scores=scores,
+        p_values=p_values,
+        q_values=false_discovery_control(p_values) if len(p_values) else p_values,
+        thresholds=thresholds,
+        promised=max(promised, 1 / (bank.record.groups + 1)),
+        calibration_rows=bank.sizes.fewest(sizes),
+    )
+
+
+def _places(scored: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    number = np.where(scored, np.cumsum(scored) - 1, -1)
+    found, mine = np.full(len(groups), -1, np.int64), groups >= 0
+    found[mine] = number[groups[mine]]
+    return found
+
+
+def _pooled(
+    embedded: Embedded,
+    store: Store,
+    bank: GroupBank,
+    grouping: Grouping,
+    scored: npt.NDArray[np.bool_],
+    config: GroupScoreConfig,
+) -> npt.NDArray[np.float16]:
+    """Return (S, P) float16."""
+    dim, places = bank.record.dim, 1
+    if bank.record.pooling == "concat":
+        places = bank.record.sizes[0]
+        dim //= places
+        others = np.unique(grouping.members[scored & (grouping.members != places)])
+        if len(others):
+            raise BankError(
+                f"bank {bank.record.name!r}: got groups of {others[0]} to {others[-1]} images, expected {places} in "
+                f"each: its pooling is concat; train one with mean or histogram"
+            )
+    check_group_memory(int(scored.sum()), places * dim, config.group_memory_gb)
+    totals = Totals(int(scored.sum()), dim, places=places)
+    for vectors, groups, readable in zip(
+        image_vectors(embedded, store), grouping.group_of, grouping.readable, strict=True
+    ):
+        totals.add(_places(scored, groups[readable]), bank.pooling.features(vectors))
+        advance("pool", len(vectors), total=embedded.embedded)
+    return totals.vectors()

@@ -1,0 +1,220 @@
+"""A table as a source: a CSV or Parquet file that lists images anywhere, and what is known about them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import cast
+
+from dn2.errors import ConfigError, SourceError
+from dn2.images.source import (
+    ABSENT,
+    ListedFile,
+    Source,
+    VanishedError,
+    dataset_name,
+    local_version,
+    version_and_size,
+)
+from dn2.store.files import Location, Locator, joined, locate, translated
+from dn2.store.foreign import is_table, iter_foreign_rows
+
+_COLUMNS = ("uri", "group_id", "label", "split")
+_THREADS, _AHEAD = 16, 256  # that look up remote files, and rows that wait for them
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+_FEW = 10  # splits that a message names
+
+
+def open_source(url: str | os.PathLike[str], *, split: str | None = None) -> Source | TableSource:
+    """Return the source at a folder, an image file, a table or an fsspec URL.
+
+    Args:
+        url: a file that ends in .csv or .parquet is a table; a folder may be called so, too.
+        split: only the rows of a table whose column `split` has this value.
+
+    Raises:
+        ConfigError: the URL's protocol is unknown, or a split of something else than a table was asked for.
+        NotFoundError: nothing is there.
+        SourceError: it cannot be reached.
+    """
+    if is_table(os.fspath(url)):
+        location = locate(url)
+        if location.fs.isfile(location.path):
+            return TableSource(location, split=split)
+    if split is not None:
+        raise ConfigError(
+            f"source {locate(url).uri}: got split {split!r}, expected a table that ends in .csv or .parquet: "
+            f"only tables have splits"
+        )
+    return Source.open(url)
+
+
+def reader_of(uri: str) -> Source | TableSource:
+    """Return the source of a dataset to read its images from. A table is not read again, and may be gone.
+
+    Raises:
+        NotFoundError: nothing is there.
+        SourceError: it cannot be reached.
+    """
+    if is_table(uri):
+        location = locate(uri)
+        if not location.fs.isdir(location.path):
+            return TableSource(location)
+    return Source.open(uri)
+
+
+class TableSource:
+    """The images that a table lists.
+
+    Attributes:
+        uri: the table's absolute URI.
+        ignored: 0: whatever a table lists is wanted.
+    """
+
+    def __init__(self, location: Location, *, split: str | None = None) -> None:
+        self._location = location
+        self._split = split
+        self._locator = Locator()
+        self.uri = location.uri
+        self.ignored = 0
+
+    @property
+    def is_local(self) -> bool:
+        """False: a table of this machine may list images in a bucket, which are read by many threads."""
+        return False
+
+    @property
+    def default_name(self) -> str:
+        """Name for its dataset: the table's name, the split, and 8 hex digits of URI and split."""
+        name = PurePosixPath(self._location.path).name
+        if self._split is None:
+            return dataset_name(name, self.uri)
+        return dataset_name(f"{name[:20]} {self._split}", [self.uri, self._split])
+
+    def walk(self, *, without: str = "") -> Iterator[ListedFile]:
+        """Yield a file for each row, in no fixed order; one that is not there has the version ABSENT.
+
+        Args:
+            without: not used: what a table lists is wanted wherever it lies.
+
+        Raises:
+            NotFoundError: the table is gone.
+            ConfigError: the table is none, lacks a column, has no row of the split, or a row without a usable URI.
+            SourceError: the table cannot be read, or a file cannot be looked up for a reason that may pass.
+        """
+        waiting: deque[Future[ListedFile]] = deque()
+        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="dn2-look")
+        try:
+            for place, group_id, label in self._rows():
+                if place.is_local:
+                    yield self._listed(place, group_id, label)
+                    continue
+                waiting.append(pool.submit(self._listed, place, group_id, label))
+                if len(waiting) > _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _rows(self) -> Iterator[tuple[Location, str | None, str | None]]:
+        """Yield where the image of each wanted row lies, its group and its label."""
+        others: set[str] = set()
+        number = found = 0
+        required = ("uri",) if self._split is None else ("uri", "split")
+        for rows in iter_foreign_rows(self._location, _COLUMNS, required=required):
+            nothing: list[str | None] = [None] * len(rows["uri"])
+            for uri, group_id, label, split in zip(*(rows.get(name, nothing) for name in _COLUMNS), strict=True):
+                number += 1
+                if self._split is not None and split != self._split:
+                    if split and len(others) < _FEW:
+                        others.add(split)
+                    continue
+                found += 1
+                yield self._place(uri, number), group_id or None, label or None
+        if self._split is not None and not found:
+            raise ConfigError(
+                f"table {self.uri}: got split {self._split!r}, which no row has, expected one of those there are: "
+                f"{', '.join(repr(one) for one in sorted(others)) or 'none'}"
+            )
+
+    def _place(self, uri: str | None, number: int) -> Location:
+        row = f"table {self.uri}: row {number} (the header is not counted)"
+        if not uri or "\0" in uri:
+            raise ConfigError(f"{row}: got the uri {uri!r}, expected a path or URL")
+        try:
+            return self._locator.locate(joined(self.uri, uri))
+        except ConfigError as error:
+            raise ConfigError(f"{row}: {error}") from error
+
+    def _listed(self, place: Location, group_id: str | None, label: str | None) -> ListedFile:
+        with translated(SourceError, f"source {self.uri}: cannot look up {place.uri}"):
+            found = _local_file(place) if place.is_local else _remote_file(place)
+        if found is None:
+            self._check_alive(place)
+            found = ABSENT, -1
+        return ListedFile(place.uri, *found, group_id, label)
+
+    def read(self, uri: str) -> bytes:
+        """Return the bytes of a file that the table lists. Safe to call from several threads.
+
+        Raises:
+            VanishedError: the file is gone, but its folder or bucket is still there.
+            SourceError: it cannot be read: a fault that may pass.
+        """
+        place = self._locator.locate(uri)
+        try:
+            with translated(SourceError, f"source {self.uri}: cannot read {uri}"):
+                if place.is_local:
+                    return Path(place.path).read_bytes()
+                return cast(bytes, place.fs.cat_file(place.path))
+        except FileNotFoundError as error:
+            self._check_alive(place)
+            raise VanishedError("vanished since it was listed") from error
+
+    def _check_alive(self, place: Location) -> None:
+        """Tell a missing file from a missing drive or bucket."""
+        parts = place.path.split("/")
+        above = parts[0] if place.is_in_bucket else "/".join(parts[:-1])
+        try:
+            with translated(SourceError, f"source {self.uri}: cannot look up {place.uri}"):
+                alive = _has_entries(above or "/") if place.is_local else bool(place.fs.exists(above))
+        except FileNotFoundError:
+            alive = False
+        if not alive:
+            raise SourceError(
+                f"source {self.uri}: {place.uri} not found, and what it lies in is empty or gone: if that is a network "
+                f"drive or a bucket, make it reachable, else take the row out of the table; then run the same command"
+            )
+
+
+def _local_file(place: Location) -> tuple[str, int] | None:
+    """Return version and size of a regular file; None if there is none: reading a pipe may wait for ever."""
+    try:
+        status = os.stat(place.path)  # noqa: PTH116  (a Path interns every name: slower, and memory for each)
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return None
+        raise
+    return (local_version(status), status.st_size) if stat.S_ISREG(status.st_mode) else None
+
+
+def _remote_file(place: Location) -> tuple[str, int] | None:
+    try:
+        info = place.fs.info(place.path)
+    except FileNotFoundError:
+        return None
+    return version_and_size(info) if info["type"] == "file" else None
+
+
+def _has_entries(folder: str) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is not None
+    except NotADirectoryError:  # a file has its name: the disk is there
+        return True
