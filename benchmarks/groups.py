@@ -8,8 +8,8 @@ normal and 500 anomalous groups of test images are scored. `mean_M3`, `concat_M3
 defaults) and so on are areas under the ROC curve in percent, means of 5 seeds. The defaults were chosen with groups of
 training images alone, and with classes 9, 8, 7, ... as the first ones.
 
-**Sizes.** Of the 7,000 images of each class, training and test images mixed, 6,000 make the bank: 300 groups of 3, 90 of
-10, 40 of 30 and 10 of 300, no image twice. The other 1,000 are cut into groups of 3, of 10, of 30 and of 300.
+**Sizes.** Of the 7,000 images of each class, training and test images mixed, 6,000 make the bank: 300 groups of 3, 90
+of 10, 40 of 30 and 10 of 300, no image twice. The other 1,000 are cut into groups of 3, of 10, of 30 and of 300.
 `far_size_3` and so on are shares of these normal groups that are flagged at a target of 5 %, over all classes, with
 pooling mean (`ours_far_...`: histogram); `..._low` and `..._high` bound what 95 % of perfectly calibrated thresholds
 would show (a beta-binomial law for each class).

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dn2.config import check_name
-from dn2.errors import SchemaError
 from dn2.groups.pooling import Pooling
 from dn2.groups.sizes import Sizes
 from dn2.neighbors.bank import current_version, keys, read_version, segment_vectors
@@ -59,9 +58,6 @@ class GroupBank:
     def __init__(self, record: GroupBankVersion, store: Store) -> None:
         self.record = record
         document = read_version(store, record.name, record.version, GROUP_BANK_VERSION)
-        if "cells" not in document:
-            uri = store.uri_of(layout.bank_version(record.name, record.version))
-            raise SchemaError(f"{uri}: got {GROUP_BANK_VERSION} without cells")
         path = layout.bank_segment(record.name, document["segments"][0])
         self.vectors = segment_vectors(store, path, BANK_GROUPS)
         self.rows = read_table(store, f"{path}.parquet", BANK_GROUPS)

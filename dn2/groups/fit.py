@@ -82,24 +82,10 @@ def _version(embedded: Embedded, store: Store, name: str, config: GroupFitConfig
     vectors, parts = _pooled(embedded, store, pooling, units, config)
     names = [one for one, kept in zip(grouping.group_ids, large, strict=True) if kept]
     segment = fingerprint([version])
-    path = layout.bank_segment(name, segment)
+    path, footer = layout.bank_segment(name, segment), {"embedder": embedded.embedder, **settings}
     checksum = write_vectors(store, f"{path}.npy", vectors.shape, [vectors])
-    cells = None
-    if pooling.cells is not None:
-        crc32 = write_vectors(store, layout.bank_cells(path), pooling.cells.shape, [pooling.cells])
-        cells = {"crc32": crc32, "width": pooling.width, "reach": pooling.reach}
-    footer = {"embedder": embedded.embedder, **settings}
     with writing(store, f"{path}.parquet", BANK_GROUPS, {**footer, "vectors_crc32": checksum}) as file:
-        file.write(
-            {
-                "group_id": names,
-                "label": [one for one, kept in zip(grouping.labels, large, strict=True) if kept],
-                "source": [embedded.dataset.source] * len(names),
-                "members": grouping.members[large],
-                "content": grouping.contents[large],
-                **_examples(embedded, store, grouping, large),
-            }
-        )
+        file.write(_group_rows(embedded, store, grouping, large))
     keys = group_keys(embedded.dataset.source, names, grouping.contents[large])
     distances = _calibrate(vectors, keys, parts, units, config)
     size_of = np.repeat(units.sizes, [len(one) for one in distances])
@@ -128,6 +114,7 @@ def _version(embedded: Embedded, store: Store, name: str, config: GroupFitConfig
         ungrouped=grouping.ungrouped,
         rejected=embedded.rejected,
     )
+    cells = _write_cells(pooling, store, path)
     content = config.model_dump(mode="json")
     publish(store, record, segments=[segment], config=content, kind=GROUP_BANK_VERSION, cells=cells)
     return record
@@ -209,6 +196,27 @@ def _calibrate(
         )
         found.append(mean_distance(nearest.distances))
     return found
+
+
+def _write_cells(pooling: Pooling, store: Store, segment: str) -> dict[str, float] | None:
+    """Write the cells of a histogram beside a segment; return what a reader needs besides."""
+    if pooling.cells is None:
+        return None
+    checksum = write_vectors(store, layout.bank_cells(segment), pooling.cells.shape, [pooling.cells])
+    return {"crc32": checksum, "width": pooling.width, "reach": pooling.reach}
+
+
+def _group_rows(embedded: Embedded, store: Store, grouping: Grouping, large: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Return the columns of the segment's table: a row for each group that is kept."""
+    kept = np.flatnonzero(large)
+    return {
+        "group_id": [grouping.group_ids[group] for group in kept],
+        "label": [grouping.labels[group] for group in kept],
+        "source": [embedded.dataset.source] * len(kept),
+        "members": grouping.members[large],
+        "content": grouping.contents[large],
+        **_examples(embedded, store, grouping, large),
+    }
 
 
 def _examples(embedded: Embedded, store: Store, grouping: Grouping, large: npt.NDArray[np.bool_]) -> dict[str, Any]:

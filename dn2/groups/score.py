@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 from dn2.config import GroupScoreConfig, fingerprint
 from dn2.groups.bank import GroupBank, open_group_bank
+from dn2.groups.findings import Findings
 from dn2.groups.grouping import Grouping
 from dn2.groups.judge import judge
 from dn2.groups.members import explain
@@ -62,7 +63,7 @@ def score_groups(
         grouping.forget_untouched([shard.shard.part in new_parts for shard in embedded.shards])
     verdicts = judge(embedded, store, opened, grouping, config)
     explained = explain(embedded, store, opened, grouping, verdicts)
-    return write_report(embedded, store, folder, opened, grouping, verdicts, explained, config)
+    return write_report(Findings(embedded, opened, grouping, verdicts, explained, config), store, folder)
 
 
 def report_folder(
