@@ -471,11 +471,11 @@ class GroupReport:
         bank: the bank's name.
         version: the bank's version.
         source: where the images came from.
-        groups: groups in the batch: scored + small.
+        groups: groups in the batch: scored + unscored.
         scored: groups with a score.
         anomalous: groups above the threshold for their size.
         selected: groups whose q-value is at most the false-discovery rate.
-        small: groups with too few readable images.
+        unscored: groups that could not be scored: too few readable images, most of the time.
         images: images in the batch.
         ungrouped: of them, images that belong to no group.
         rejected: of them, images that could not be read.
@@ -493,7 +493,7 @@ class GroupReport:
     scored: int
     anomalous: int
     selected: int
-    small: int
+    unscored: int
     images: int
     ungrouped: int
     rejected: int

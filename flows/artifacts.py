@@ -106,7 +106,7 @@ def show_bank(bank: BankVersion) -> None:
     ]
     if bank.cleaning is not None:
         lines.append(("dropped by cleaning", f"{bank.dropped:,}, {bank.contamination:.1%} taken for anomalies"))
-    create_markdown_artifact(_table(lines), key=_key("bank", bank.name), description="The bank's new version")
+    create_markdown_artifact(_table(lines), key=_key("bank", bank.name), description="The bank's current version")
 
 
 @_for_the_eye
@@ -121,14 +121,14 @@ def show_group_bank(bank: GroupBankVersion) -> None:
         ("calibrated for", f"groups of {bank.sizes[0]} to {bank.sizes[-1]} images"),
         ("false alarms", f"about {bank.attainable_rate:.2%} of normal groups lie above the thresholds"),
     )
-    create_markdown_artifact(_table(lines), key=_key("bank", bank.name), description="The bank's new version")
+    create_markdown_artifact(_table(lines), key=_key("bank", bank.name), description="The bank's current version")
 
 
 @_for_the_eye
 def show_groups(report: GroupReport, store: str, tell: TellConfig) -> None:
     """Show a report of groups: its counts with links, and a table of the worst groups."""
     base = tell.report_base_url
-    small = f", {report.small:,} are too small" if report.small else ""
+    unscored = f", {report.unscored:,} could not be scored" if report.unscored else ""
     lines = (
         ("batch", text(report.source)),
         ("bank", f"{text(report.bank)}, version {report.version}"),
@@ -138,7 +138,7 @@ def show_groups(report: GroupReport, store: str, tell: TellConfig) -> None:
         ("report", page(report.html, store, base)),
     )
     warnings = [f"> {text(warning)}" for warning in report.warnings]
-    headline = f"**{report.anomalous:,} of {report.scored:,}** groups are anomalous{small}"
+    headline = f"**{report.anomalous:,} of {report.scored:,}** groups are anomalous{unscored}"
     create_markdown_artifact(
         "\n\n".join([_table(lines), *warnings]), key=_key("report", report.bank), description=headline
     )

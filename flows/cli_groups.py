@@ -15,10 +15,10 @@ from flows.options import (
     BatchSize,
     Dataset,
     Device,
-    Discoveries,
     Engine,
     EngineOption,
     GroupBank,
+    GroupDiscoveries,
     Metric,
     Out,
     Pattern,
@@ -83,7 +83,7 @@ def score_groups(
     far: Annotated[
         float | None, typer.Option(help="Share of normal groups that may be flagged. Default: that of the bank.")
     ] = None,
-    fdr: Discoveries = None,
+    fdr: GroupDiscoveries = None,
     dataset: Dataset = None,
     split: Split = None,
     backbone: Backbone = "auto",

@@ -50,6 +50,16 @@ def describe_bank(done: BankVersion, store: str, seconds: float) -> None:
     )
 
 
+def describe_used(done: BankVersion | GroupBankVersion, before: str | None) -> None:
+    """Say which version of a bank is the current one now, and which was."""
+    if before == done.version:
+        say(f"bank {done.name}: version {done.version} is the current one already, nothing was changed")
+        return
+    rows = f"{done.groups} normal groups" if isinstance(done, GroupBankVersion) else f"{done.rows} normal images"
+    was = "" if before is None else f", it was {before}"
+    say(f"bank {done.name}: version {done.version} is the current one now{was}; {rows}, k = {done.k}, {done.metric}")
+
+
 def describe_group_bank(done: GroupBankVersion, seconds: float) -> None:
     """Say what a bank of groups holds."""
     say(
@@ -64,10 +74,10 @@ def describe_group_bank(done: GroupBankVersion, seconds: float) -> None:
 
 def describe_groups(done: GroupReport, out: str | None, seconds: float) -> None:
     """Say what a report of groups holds, and where it lies."""
-    small = f", {done.small} are too small" if done.small else ""
+    unscored = f", {done.unscored} could not be scored" if done.unscored else ""
     say(
-        f"{done.anomalous} of {done.scored} groups are anomalous{small}; {done.images} images, {done.ungrouped} in no "
-        f"group, {done.rejected} could not be read; {seconds:.1f} s"
+        f"{done.anomalous} of {done.scored} groups are anomalous{unscored}; {done.images} images, {done.ungrouped} in "
+        f"no group, {done.rejected} could not be read; {seconds:.1f} s"
     )
     say(
         f"threshold: for each size, at a false-alarm rate of {100 * done.false_alarm_rate:.4g}%; {done.selected} "

@@ -99,5 +99,5 @@ def tell_report(report: Report | GroupReport, store: str, tell: TellConfig) -> N
 def _details(report: Report | GroupReport) -> dict[str, Any]:
     """Return what is told of one kind of report only."""
     if isinstance(report, GroupReport):
-        return {"groups": report.groups, "small": report.small, "false_alarm_rate": report.false_alarm_rate}
+        return {"groups": report.groups, "unscored": report.unscored, "false_alarm_rate": report.false_alarm_rate}
     return {"threshold": report.threshold, "rule": report.rule}

@@ -52,6 +52,7 @@ Pattern = Annotated[
 ]
 Split = Annotated[str | None, typer.Option(help="Of a table: only rows whose column split has this value.")]
 Bank = Annotated[str, typer.Option(help="Name of the bank of normal images.")]
+AnyBank = Annotated[str, typer.Option(help="Name of the bank, of images or of groups.")]
 GroupBank = Annotated[str, typer.Option(help="Name of the bank of normal groups.")]
 Backbone = Annotated[
     str,
@@ -81,5 +82,8 @@ Discoveries = Annotated[
     typer.Option(
         "--fdr", help="Select images of which at most this share is normal. Default: 0.1, or that of the report."
     ),
+]
+GroupDiscoveries = Annotated[
+    float | None, typer.Option("--fdr", help="Select groups of which at most this share is normal. Default: 0.1.")
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the log and, on errors, where they arose.")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 import tasks.steps as step
+from dn2.groups.grouping import check_grouped
 from dn2.records import GroupReport
 from dn2.reports.export import check_target
 from flows.artifacts import show_groups
@@ -20,6 +21,7 @@ def score_groups(parameters: ScoreGroupsParameters) -> GroupReport:
     if parameters.out is not None:
         check_target(parameters.out, parameters.store)
     with watched():
+        check_grouped(parameters.source, parameters.pattern)
         bank = step.open_group_bank(parameters.store, parameters.bank)
         embedded = embed_source(parameters, bank)
         report = step.score_groups(embedded, parameters.store, bank, parameters.score)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dn2
 import tasks.steps as step
+from dn2.groups.grouping import check_grouped
 from dn2.records import BankVersion, Dataset, GroupBankVersion, GroupReport, Report
 from flows.artifacts import show_groups, show_report
 from flows.events import tell_report
@@ -21,6 +22,8 @@ def score_new(parameters: ScoreNewParameters) -> tuple[Dataset, Report | GroupRe
     """
     store = parameters.store
     dn2.Store.open(store).check_writable()
+    if parameters.groups:
+        check_grouped(parameters.source, parameters.pattern)
     bank = (step.open_group_bank if parameters.groups else step.open_bank)(store, parameters.bank)
     dataset = list_source(parameters)
     parts = step.unscored(dataset, store, bank, rescore=parameters.rescore)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from prefect import flow
 
+import dn2
 import tasks.steps as step
+from dn2.neighbors.bank import check_kind
 from dn2.records import BankVersion
+from dn2.store.documents import BANK_VERSION
 from flows.artifacts import show_bank, show_cleaning
 from flows.parameters import TrainParameters
 from flows.steps import embed_source
@@ -16,6 +19,7 @@ from flows.watched import watched
 def train(parameters: TrainParameters) -> BankVersion:
     """Embed normal images, clean them if asked to, and make a bank version with a threshold."""
     with watched():
+        check_kind(dn2.Store.open(parameters.store), parameters.bank, BANK_VERSION)
         embedded = embed_source(parameters)
         cleaning = None
         if parameters.clean.rule != "none":

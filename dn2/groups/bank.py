@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dn2.config import check_name
+from dn2.errors import SchemaError
 from dn2.groups.pooling import Pooling
 from dn2.groups.sizes import Sizes
 from dn2.neighbors.bank import current_version, keys, read_version, segment_vectors
@@ -58,16 +59,30 @@ class GroupBank:
     def __init__(self, record: GroupBankVersion, store: Store) -> None:
         self.record = record
         document = read_version(store, record.name, record.version, GROUP_BANK_VERSION)
+        if len(document["segments"]) != 1 or (record.pooling == "histogram") != (document["cells"] is not None):
+            raise SchemaError(
+                f"{store.uri_of(layout.bank_version(record.name, record.version))}: got {len(document['segments'])} "
+                f"segments and cells {document['cells']!r:.40} for pooling {record.pooling}, expected one segment, and "
+                f"cells for a histogram only; train it again"
+            )
         path = layout.bank_segment(record.name, document["segments"][0])
         self.vectors = segment_vectors(store, path, BANK_GROUPS)
         self.rows = read_table(store, f"{path}.parquet", BANK_GROUPS)
         self.pooling = Pooling(record.metric)
         if (cells := document["cells"]) is not None:
-            centers = np.array(load_vectors(store, layout.bank_cells(path), cells["crc32"]))
-            self.pooling = Pooling(record.metric, centers, cells["width"], cells["reach"])
+            centers = np.array(load_vectors(store, layout.bank_cells(path), cells.get("crc32", 0)))
+            self.pooling = Pooling(record.metric, centers, float(cells.get("width", 0)), float(cells.get("reach", 0)))
         table = read_table(store, layout.bank_calibration(record.name, record.version), GROUP_CALIBRATION)
         size_of, distances = table["size"].to_numpy(), table["distance"].to_numpy()
-        self.sizes = Sizes(record.sizes, [distances[size_of == size] for size in record.sizes], record.false_alarm_rate)
+        by_size = [distances[size_of == size] for size in record.sizes]
+        shapes = (self.vectors.shape, self.rows.num_rows, min(map(len, by_size), default=0) > 0)
+        if shapes != ((record.groups, record.dim), record.groups, True):
+            raise SchemaError(
+                f"bank {record.name!r} version {record.version}: got {self.vectors.shape} vectors, "
+                f"{self.rows.num_rows} groups and {len(size_of)} calibration scores that do not fit together, expected "
+                f"{(record.groups, record.dim)} vectors and scores for the sizes {record.sizes}; train it again"
+            )
+        self.sizes = Sizes(record.sizes, by_size, groups=record.groups)
         names = zip(self.rows["source"].to_pylist(), self.rows["group_id"].to_pylist(), strict=True)
         self._keys = np.stack(
             [keys(f"{source}\0{name}" for source, name in names), self.rows["content"].to_numpy().view(np.int64)]
@@ -83,6 +98,17 @@ class GroupBank:
         """
         return _opened(store.uri, record)
 
+    def left(self, group_keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return (G,) int64: how many normal groups each group can be compared with: all but itself and its copies.
+
+        Args:
+            group_keys: (2, G) int64, see `group_keys`.
+        """
+        by_name, by_content = (_times(*pair) for pair in zip(group_keys, self._keys, strict=True))
+        both = _times(group_keys[0] ^ (3 * group_keys[1]), self._keys[0] ^ (3 * self._keys[1]))
+        left: npt.NDArray[np.int64] = len(self.vectors) - by_name - by_content + both
+        return left
+
     def search(
         self, vectors: npt.NDArray[np.float16], group_keys: npt.NDArray[np.int64], *, memory_mb: int
     ) -> Neighbors:
@@ -96,6 +122,13 @@ class GroupBank:
         return search(
             vectors, self.vectors, self.record.k, query_keys=group_keys, bank_keys=self._keys, memory_mb=memory_mb
         )
+
+
+def _times(values: npt.NDArray[np.int64], among: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return (G,) int64: how often each value is among others."""
+    names, counts = np.unique(among, return_counts=True)
+    places = np.searchsorted(names, values).clip(max=len(names) - 1)
+    return np.where(names[places] == values, counts[places], 0)
 
 
 @lru_cache(maxsize=1)

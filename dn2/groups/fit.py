@@ -93,8 +93,8 @@ def _version(embedded: Embedded, store: Store, name: str, config: GroupFitConfig
         groups = [names[group] for one in units.part_groups for group in one]
         file.write({"size": size_of, "group_id": groups, "distance": np.concatenate(distances)})
     store.write(layout.bank_probes(name, version), store.read(layout.probes(embedded.embedder)))
-    sizes = Sizes(units.sizes, distances, config.false_alarm_rate)
-    _, attainable = sizes.thresholds(np.asarray(units.sizes, np.int64))
+    sizes = Sizes(units.sizes, distances, groups=len(names))
+    _, attainable = sizes.thresholds(np.asarray(units.sizes, np.int64), config.false_alarm_rate)
     attainable = max(attainable, 1 / (len(names) + 1))  # parts of one group are not independent
     record = GroupBankVersion(
         name=name,
@@ -126,6 +126,11 @@ def _check_groups(grouping: Grouping, large: npt.NDArray[np.bool_], source: str,
             f"k: got {config.k} with {large.sum()} normal groups of at least {config.min_size} readable images in "
             f"{source} ({(~large).sum()} are smaller), expected at least {config.k + 1} groups: a group is never its "
             f"own neighbour; give more groups, or a smaller k or min_size"
+        )
+    if (different := len(np.unique(grouping.contents[large]))) < config.k + 1:
+        raise BankError(
+            f"k: got {config.k} with {different} different normal groups in {source}, the others are copies, expected "
+            f"at least {config.k + 1}: a group is never its own neighbour; give more groups, or a smaller k"
         )
     if config.pooling == "concat" and len(names := np.unique(grouping.members[large])) > 1:
         raise BankError(

@@ -12,9 +12,24 @@ from dn2.errors import ConfigError
 from dn2.neighbors.bank import keys
 from dn2.records import Embedded, EmbeddedShard
 from dn2.scoring.rows import living_rows
+from dn2.store.foreign import is_table
 from dn2.store.storage import Store
 
-_COLUMNS = ["image_id", "group_id", "label", "content_sha256", "reject_reason"]
+_COLUMNS = ["group_id", "label", "content_sha256", "reject_reason"]
+_UNGROUPED = (
+    "{}: got images without groups, expected to be told which belong together: by a pattern such as "
+    "'{{group_id}}/*', or by a table with a column group_id as the source"
+)
+
+
+def check_grouped(source: str, pattern: str | None) -> None:
+    """Refuse, before anything is embedded, a folder of which nothing says what its groups are.
+
+    Raises:
+        ConfigError: it is no table, and the pattern has no {group_id}.
+    """
+    if not is_table(source) and "{group_id}" not in (pattern or ""):
+        raise ConfigError(_UNGROUPED.format(source))
 
 
 @dataclass(eq=False)
@@ -27,7 +42,7 @@ class Grouping:
         group_of: for each shard (R,) int64, the number of each row's group; -1 where it has none, -2 where it is
             of no interest.
         readable: for each shard (R,) bool, whether the row has an embedding.
-        image_keys: for each shard (R,) int64, hashes of the images' ids.
+        image_keys: for each shard (R,) int64, hashes of the images' bytes.
         members: (G,) int64 readable images.
         rejected: (G,) int64 images that could not be read.
         contents: (G,) uint64, sums of hashes of the members' bytes.
@@ -57,10 +72,7 @@ class Grouping:
         for shard in embedded.shards:
             grouping._add(shard, store, number_of)
         if not grouping.group_ids:
-            raise ConfigError(
-                f"{embedded.dataset.source}: got images without groups, expected to be told which belong together: by "
-                f"a pattern such as '{{group_id}}/*', or by a table with a column group_id as the source"
-            )
+            raise ConfigError(_UNGROUPED.format(embedded.dataset.source))
         return grouping
 
     def _add(self, shard: EmbeddedShard, store: Store, number_of: dict[str, int]) -> None:
@@ -81,9 +93,10 @@ class Grouping:
         readable = ~rows["reject_reason"].is_valid().to_numpy()
         self.group_of.append(group_of)
         self.readable.append(readable)
-        self.image_keys.append(keys(rows["image_id"].to_pylist()))
+        hashes = keys(rows["content_sha256"].to_pylist())
+        self.image_keys.append(hashes)
         self.ungrouped += int((group_of < 0).sum())
-        self._count(group_of, readable, keys(rows["content_sha256"].to_pylist()).view(np.uint64))
+        self._count(group_of, readable, hashes.view(np.uint64))
 
     def _count(
         self, group_of: npt.NDArray[np.int64], readable: npt.NDArray[np.bool_], hashes: npt.NDArray[np.uint64]

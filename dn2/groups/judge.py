@@ -9,7 +9,6 @@ import numpy.typing as npt
 from scipy.stats import false_discovery_control
 
 from dn2.config import GroupScoreConfig
-from dn2.errors import BankError
 from dn2.groups.bank import GroupBank, group_keys
 from dn2.groups.grouping import Grouping
 from dn2.groups.pooling import Totals, check_group_memory
@@ -26,7 +25,8 @@ class Verdicts:
     """What was found out about the S scored ones of G groups.
 
     Attributes:
-        scored: (G,) bool, which have enough readable images.
+        scored: (G,) bool.
+        reasons: G, why a group is not scored; None where it is.
         vectors: (S, P) float16.
         neighbors: the nearest normal groups.
         distances: (S,) float32, mean squared distances to them.
@@ -39,6 +39,7 @@ class Verdicts:
     """
 
     scored: npt.NDArray[np.bool_]
+    reasons: list[str | None]
     vectors: npt.NDArray[np.float16]
     neighbors: Neighbors
     distances: npt.NDArray[np.float32]
@@ -67,20 +68,21 @@ def judge(embedded: Embedded, store: Store, bank: GroupBank, grouping: Grouping,
     """Return what a bank says about the groups of a batch.
 
     Raises:
-        BankError: they need more memory than allowed, or the bank holds groups of another size (concat).
+        BankError: they need more memory than allowed.
     """
-    scored = grouping.members >= bank.record.min_size
+    keys = group_keys(embedded.dataset.source, grouping.group_ids, grouping.contents)
+    reasons = _reasons(bank, grouping, keys)
+    scored = np.fromiter((reason is None for reason in reasons), bool, len(reasons))
     vectors = _pooled(embedded, store, bank, grouping, scored, config)
     sizes = grouping.members[scored]
-    names = [name for name, is_scored in zip(grouping.group_ids, scored, strict=True) if is_scored]
-    keys = group_keys(embedded.dataset.source, names, grouping.contents[scored])
-    neighbors = bank.search(vectors, keys, memory_mb=config.search_memory_mb)
+    neighbors = bank.search(vectors, keys[:, scored], memory_mb=config.search_memory_mb)
     distances = mean_distance(neighbors.distances)
     scores = bank.sizes.scores(distances, sizes)
     p_values = bank.sizes.p_values(scores, sizes)
-    thresholds, promised = bank.sizes.thresholds(sizes, config.false_alarm_rate)
+    thresholds, promised = bank.sizes.thresholds(sizes, config.false_alarm_rate or bank.record.false_alarm_rate)
     return Verdicts(
         scored=scored,
+        reasons=reasons,
         vectors=vectors,
         neighbors=neighbors,
         distances=distances,
@@ -91,6 +93,21 @@ def judge(embedded: Embedded, store: Store, bank: GroupBank, grouping: Grouping,
         promised=max(promised, 1 / (bank.record.groups + 1)),
         calibration_rows=bank.sizes.fewest(sizes),
     )
+
+
+def _reasons(bank: GroupBank, grouping: Grouping, keys: npt.NDArray[np.int64]) -> list[str | None]:
+    """Return for each group why it cannot be scored; None where it can."""
+    record, reasons = bank.record, []
+    for members, left in zip(grouping.members, bank.left(keys), strict=True):
+        reason = None
+        if members < record.min_size:
+            reason = f"{members} readable images, expected at least {record.min_size}"
+        elif record.pooling == "concat" and members != record.sizes[0]:
+            reason = f"{members} readable images, expected {record.sizes[0]}: the bank's pooling is concat"
+        elif left < record.k:
+            reason = f"{left} normal groups are neither itself nor a copy of it, expected at least k = {record.k}"
+        reasons.append(reason)
+    return reasons
 
 
 def _places(scored: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -113,12 +130,6 @@ def _pooled(
     if bank.record.pooling == "concat":
         places = bank.record.sizes[0]
         dim //= places
-        others = np.unique(grouping.members[scored & (grouping.members != places)])
-        if len(others):
-            raise BankError(
-                f"bank {bank.record.name!r}: got groups of {others[0]} to {others[-1]} images, expected {places} in "
-                f"each: its pooling is concat; train one with mean or histogram"
-            )
     check_group_memory(int(scored.sum()), places * dim, config.group_memory_gb)
     totals = Totals(int(scored.sum()), dim, places=places)
     for vectors, groups, readable in zip(

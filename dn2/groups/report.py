@@ -43,7 +43,7 @@ def write_report(findings: Findings, store: Store, folder: str) -> GroupReport:
         scored=int(verdicts.scored.sum()),
         anomalous=int(verdicts.anomalous.sum()),
         selected=int(findings.selected.sum()),
-        small=int((~verdicts.scored).sum()),
+        unscored=int((~verdicts.scored).sum()),
         images=images,
         ungrouped=grouping.ungrouped,
         rejected=rejected,
@@ -52,7 +52,10 @@ def write_report(findings: Findings, store: Store, folder: str) -> GroupReport:
         warnings=tuple(_warnings(findings, images, rejected)),
         worst=tuple(card.group for card in cards),
     )
-    write_page(report, store, folder, bank=bank, cards=cards, parts=[GROUPS_FILE, *parts], config=config)
+    reasons = zip(grouping.group_ids, verdicts.reasons, strict=True)
+    unscored = [(name, reason) for name, reason in reasons if reason is not None]
+    names = [GROUPS_FILE, *parts]
+    write_page(report, store, folder, bank=bank, cards=cards, unscored=unscored, parts=names, config=config)
     return report
 
 
@@ -108,8 +111,7 @@ def _groups(findings: Findings) -> dict[str, Any]:
         "selected": padded(findings.selected),
         "neighbor_ids": [near[low : low + k] for low in range(0, len(near), k)] + [None] * len(others),
         "neighbor_distances": [*verdicts.neighbors.distances[order]] + [None] * len(others),
-        "reason": [None] * len(scored)
-        + [f"{grouping.members[row]} readable images, expected at least {bank.record.min_size}" for row in others],
+        "reason": [verdicts.reasons[row] for row in rows],
     }
 
 
@@ -121,7 +123,8 @@ def _warnings(findings: Findings, images: int, rejected: int) -> Iterator[str]:
     if rejected > config.max_rejects and rejected > config.max_reject_rate * images:
         yield f"{rejected} of {images} images could not be read: the others may not stand for their groups"
     if not scored:
-        yield f"no group has {record.min_size} readable images: nothing was scored"
+        known = len(verdicts.scored)
+        yield f"none of {known} groups could be scored" if known else "no image here belongs to a group"
         return
     if verdicts.promised > asked:
         yield (
@@ -131,8 +134,8 @@ def _warnings(findings: Findings, images: int, rejected: int) -> Iterator[str]:
     largest = int(findings.grouping.members[verdicts.scored].max())
     if largest > 2 * record.sizes[-1]:
         yield (
-            f"groups of up to {largest} images are judged as if they had {record.sizes[-1]}, as no normal group is "
-            f"that large: they are flagged too rarely"
+            f"groups of up to {largest} images are judged as if they had {record.sizes[-1]}, as fewer than five normal "
+            f"groups are larger: they are flagged too rarely"
         )
     needed = images_needed(scored, verdicts.calibration_rows, config.false_discovery_rate)
     if not findings.selected.any() and needed > scored:

@@ -45,7 +45,7 @@ def score_groups(
 
     Raises:
         ConfigError: no image belongs to a group.
-        BankError: the groups need more memory than allowed, or the bank holds groups of another size (concat).
+        BankError: the groups need more memory than allowed, or the bank is one of images.
         EmbedderError: batch and bank were embedded differently.
         NotFoundError: there is no such bank.
         StoreError: the store cannot be read or written.

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from dn2.scoring.scores import p_values, threshold_at
 
 _MOST = 2_000  # parts of one size
-_FEWEST = 5  # parts: fewer say nothing about a size
+_FEWEST = 5  # groups: fewer say nothing about a size
+_ENOUGH = 99  # parts: with fewer, a false-alarm rate of 1 % cannot be promised
 _STEP = np.sqrt(2)
 _NEAREST = 1e-20  # squared distance: no two different float16 vectors are nearer, and nothing overflows over it
 
@@ -23,17 +24,14 @@ _NEAREST = 1e-20  # squared distance: no two different float16 vectors are neare
 def ladder(counts: npt.NDArray[np.int64], smallest: int) -> tuple[int, ...]:
     """Return the sizes that groups are cut into: from the smallest one up, each about 1.4 times the one before.
 
-    The largest one of which there are five parts is one of them, and so is the size that most groups have, if it is not
-    larger.
+    The largest one that five groups have is one of them, and so is the size that most groups have, if it is not larger:
+    parts of fewer groups than five would say more about these groups than about their size.
 
     Args:
         counts: (G,) int64, members of each group; at least `smallest`.
         smallest: the smallest size.
     """
-    most, beyond = smallest, int(counts.max()) + 1
-    while beyond - most > 1:  # the larger the parts, the fewer there are
-        middle = (most + beyond) // 2
-        most, beyond = (middle, beyond) if (counts // middle).sum() >= _FEWEST else (most, middle)
+    most = int(np.sort(counts)[-min(_FEWEST, len(counts))])
     steps = smallest * _STEP ** np.arange(64)
     sizes = {int(size) for size in np.rint(steps) if size < most} | {most}
     commonest = int(np.bincount(counts).argmax())
@@ -78,18 +76,18 @@ class Sizes:
         distances: (n,) float32 each, ascending.
     """
 
-    def __init__(self, sizes: Sequence[int], distances: Sequence[npt.NDArray[np.float32]], rate: float) -> None:
+    def __init__(self, sizes: Sequence[int], distances: Sequence[npt.NDArray[np.float32]], *, groups: int) -> None:
         """Take the distances of each size.
 
         Args:
             sizes: group sizes.
             distances: of the parts of each size, in any order.
-            rate: false-alarm rate that the thresholds are for.
+            groups: normal groups that the parts were cut from.
         """
         order = np.argsort(sizes)
         self.sizes = np.asarray(sizes, np.int64)[order]
         self.distances = [np.sort(distances[place]) for place in order]
-        self.rate = rate
+        self._enough = min(_ENOUGH, groups)  # parts of groups that differ are no better than the groups
 
     @cached_property
     def _medians(self) -> npt.NDArray[np.float64]:
@@ -97,10 +95,9 @@ class Sizes:
 
     @cached_property
     def _full(self) -> npt.NDArray[np.int64]:
-        """Which sizes have as many parts as the rate needs; if none has, the one with the most."""
+        """Which sizes have enough parts; if none has, the one with the most."""
         counts = np.array([len(one) for one in self.distances])
-        needed = int(np.ceil(1 / self.rate - 1e-9)) - 1
-        full = np.flatnonzero(counts >= needed)
+        full = np.flatnonzero(counts >= self._enough)
         return full if len(full) else np.array([counts.argmax()])
 
     def typical(self, sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -139,18 +136,16 @@ class Sizes:
         """Return how many parts the p-values of groups of these sizes rest on, where they are fewest; 0 for none."""
         return min((len(self.distances[level]) for level in np.unique(self._levels(sizes))), default=0)
 
-    def thresholds(
-        self, sizes: npt.NDArray[np.int64], rate: float | None = None
-    ) -> tuple[npt.NDArray[np.float32], float]:
+    def thresholds(self, sizes: npt.NDArray[np.int64], rate: float) -> tuple[npt.NDArray[np.float32], float]:
         """Return (G,) float32: the score above which a group of each size is anomalous; and the rate that is promised.
 
         Args:
             sizes: (G,) int64.
-            rate: share of normal groups that may be flagged; by default the bank's.
+            rate: share of normal groups that may be flagged.
         """
         found, promised = np.empty(len(sizes), np.float32), 0.0
         levels = self._levels(sizes)
         for level in np.unique(levels):
-            found[levels == level], attainable = threshold_at(self._calibration(level), rate or self.rate)
+            found[levels == level], attainable = threshold_at(self._calibration(level), rate)
             promised = max(promised, attainable)
         return found, promised

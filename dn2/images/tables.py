@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections import deque
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import cast
 
+from dn2.config import short
 from dn2.errors import ConfigError, SourceError
 from dn2.images.source import (
     ABSENT,
@@ -27,6 +29,8 @@ from dn2.store.foreign import is_table, iter_foreign_rows
 _COLUMNS = ("uri", "group_id", "label", "split")
 _THREADS, _AHEAD = 16, 256  # that look up remote files, and rows that wait for them
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+_LONGEST = 4_096  # characters of a cell
+_LINE_BREAK = re.compile(r"\r\n|\r|\n")
 _FEW = 10  # splits that a message names
 
 
@@ -131,6 +135,7 @@ class TableSource:
             nothing: list[str | None] = [None] * len(rows["uri"])
             for uri, group_id, label, split in zip(*(rows.get(name, nothing) for name in _COLUMNS), strict=True):
                 number += 1
+                self._check_cells(number, uri=uri, group_id=group_id, label=label, split=split)
                 if self._split is not None and split != self._split:
                     if split and len(others) < _FEW:
                         others.add(split)
@@ -142,6 +147,17 @@ class TableSource:
                 f"table {self.uri}: got split {self._split!r}, which no row has, expected one of those there are: "
                 f"{', '.join(repr(one) for one in sorted(others)) or 'none'}"
             )
+
+    def _check_cells(self, number: int, **cells: str | None) -> None:
+        """Refuse cells that are no names: in a CSV, a quote that is not closed makes one cell of many rows."""
+        for name, cell in cells.items():
+            lines = len(_LINE_BREAK.split(cell)) if cell and self.uri.lower().endswith(".csv") else 1
+            if lines > (2 if name == "uri" else 1) or len(cell or "") > _LONGEST:
+                raise ConfigError(
+                    f"table {self.uri}: row {number} (the header is not counted): got the {name} {short(cell)} of "
+                    f"{len(cell or '')} characters and {lines} lines, expected one line of at most {_LONGEST}: is a "
+                    f"quote not closed?"
+                )
 
     def _place(self, uri: str | None, number: int) -> Location:
         row = f"table {self.uri}: row {number} (the header is not counted)"

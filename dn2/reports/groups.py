@@ -13,6 +13,8 @@ from dn2.reports.pictures import data_uri
 from dn2.store.documents import GROUP_REPORT_SUMMARY, as_record, read_document, write_document
 from dn2.store.storage import Store
 
+_SHOWN_UNSCORED = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -98,6 +100,7 @@ def write_page(
     *,
     bank: GroupBankVersion,
     cards: list[GroupCard],
+    unscored: list[tuple[str, str]],
     parts: list[str],
     config: GroupScoreConfig,
 ) -> None:
@@ -109,13 +112,16 @@ def write_page(
         folder: where the report's Parquet files lie.
         bank: what the groups were compared with.
         cards: the worst groups, worst first.
+        unscored: names of the groups without a score, and why; the first ones are shown.
         parts: names of the Parquet files.
         config: settings of the report.
 
     Raises:
         StoreError: the store cannot be written.
     """
-    page = page_template("groups.html.j2").render(report=report, bank=bank, cards=cards)
+    page = page_template("groups.html.j2").render(
+        report=report, bank=bank, cards=cards, unscored=unscored[:_SHOWN_UNSCORED]
+    )
     store.write(f"{folder}/{PAGE}", page.encode())
     content = {
         **asdict(report),

@@ -98,7 +98,7 @@ def locate(url: str | os.PathLike[str]) -> Location:
         )
     try:
         fs, path = fsspec.core.url_to_fs(text, use_listings_cache=False, skip_instance_cache=True)
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, OSError) as error:
         raise ConfigError(f"URL {text!r} cannot be opened: {error}") from error
     path = path.rstrip("/")
     if not path and text.partition("://")[0] in _BUCKETS:

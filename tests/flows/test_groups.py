@@ -90,7 +90,7 @@ def test_commands_train_and_score_groups_and_do_it_once(run: Run, lots: Path, tm
     assert done.code == 0, done.err
     assert "1 of 9 images fit no group" in done.err
     assert re.match(
-        rf"1 of 2 groups are anomalous, 1 are too small; 9 images, 1 in no group, 1 could not be read; {TIME}\n"
+        rf"1 of 2 groups are anomalous, 1 could not be scored; 9 images, 1 in no group, 1 could not be read; {TIME}\n"
         r"threshold: for each size, at a false-alarm rate of 10%; \d groups are selected at a false-discovery rate of "
         rf"10%\nreport: {re.escape(str(tmp_path))}/report/report\.html\n$",
         done.out,
@@ -171,19 +171,19 @@ def test_flows_show_and_tell_what_they_found(lots: Path, tmp_path: Path):
     state, tried = task_runs(score_groups, parameters)
     assert (tried["open-group-bank"], tried["score-groups"]) == (1, 1)
     shown = artifacts(run_id(state))
-    assert shown["dn2-report-lots"].description == "**1 of 2** groups are anomalous, 1 are too small"
+    assert shown["dn2-report-lots"].description == "**1 of 2** groups are anomalous, 1 could not be scored"
     worst = rows(shown["dn2-worst-lots"])
     assert [(row["group"], row["anomalous"]) for row in worst] == [("odd", "yes"), ("fine", "no")]
     assert worst[0]["image that contributes most"].startswith("odd/")
     report = state.result()
     for name in ("dn2.batch.scored", "dn2.batch.anomalous"):
         (told,) = [one for one in events(name, today) if one["payload"]["report"] == report.uri]
-        assert {key: told["payload"][key] for key in ("of", "groups", "scored", "anomalous", "small", "images")} == {
+        assert {key: told["payload"][key] for key in ("of", "groups", "scored", "anomalous", "unscored", "images")} == {
             "of": "groups",
             "groups": 3,
             "scored": 2,
             "anomalous": 1,
-            "small": 1,
+            "unscored": 1,
             "images": 9,
         }
 
@@ -244,3 +244,20 @@ def test_drop_of_groups_is_told_with_all_that_scoring_it_needs(trained: Path, tm
     assert set(groups_of(report)) == {"x", "y"}
     assert json.loads((Path(report.uri.removeprefix("file://")) / "summary.json").read_text())["groups"] == 2
     assert watch_drops(WatchParameters(sources=sources)) == ()
+
+
+@pytest.mark.parametrize("pattern", [[], ["--pattern", "{label}/*"]])
+def test_folder_without_groups_is_refused_before_it_is_embedded(
+    run: Run, trained: Path, lots: Path, pattern: list[str]
+):
+    before = files(trained)
+    for command in (["train-groups", "--bank", "other"], ["score-groups", "--bank", "lots"]):
+        done = run(command[0], lots / "today", "--store", "store", *command[1:], *pattern)
+        check(done, WRONG_USE, r"\S+/today: got images without groups, expected to be told which belong together")
+    assert files(trained) == before
+
+
+def test_bank_of_the_other_kind_is_refused_before_training_images_are_embedded(run: Run, trained: Path, lots: Path):
+    before = files(trained)
+    check(run("train", lots / "today", "--store", "store", "--bank", "lots"), FAILED, "bank 'lots': got a bank of gr")
+    assert files(trained) == before

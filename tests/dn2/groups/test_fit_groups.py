@@ -220,3 +220,18 @@ def test_killed_training_leaves_no_version_and_the_next_one_finishes(store: Stor
     obstacle.rmdir()
 
     assert dn2.fit_groups(normal, store, bank="parts") == record == dn2.open_group_bank(store, "parts")
+
+
+def test_same_images_elsewhere_give_the_same_thresholds(store: Store):
+    """Groups are cut into parts by the bytes of their images, not by names or times."""
+    groups = normal_groups([9] * 12, seed=0)
+    contents = [f"{number}" for number in range(108)]
+    found = []
+    for name in ("here", "elsewhere"):
+        embedded = write_groups(store, groups, name=name, mixed=False, contents=contents)
+        record = dn2.fit_groups(embedded, store, bank=name)
+        found.append(GroupBank.open(store, record).sizes)
+    here, elsewhere = found
+    assert here.sizes.tolist() == elsewhere.sizes.tolist()
+    for one, other in zip(here.distances, elsewhere.distances, strict=True):
+        np.testing.assert_array_equal(one, other)

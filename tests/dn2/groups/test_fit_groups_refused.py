@@ -44,7 +44,9 @@ def test_copies_of_groups_do_not_count_as_neighbours(store: Store):
     groups = {name: images(4, seed=0) for name in "abcdefghij"}
     embedded = write_groups(store, groups, mixed=False, contents=list("1234") * 10)
 
-    with pytest.raises(BankError, match="k: got 2, but fewer bank rows are left for a query"):
+    with pytest.raises(
+        BankError, match="k: got 2 with 1 different normal groups in file:///normal, the others are copies"
+    ):
         dn2.fit_groups(embedded, store, bank="parts")
     assert store.names("banks/parts/versions") == []
 

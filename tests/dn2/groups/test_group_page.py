@@ -95,7 +95,7 @@ def test_page_tells_what_the_tables_tell(walls: Walls):
     report = walls.score()
     page, rows = page_of(report), groups_of(dn2.Store.open(walls.store), report)
 
-    assert (report.groups, report.scored, report.small, report.images, report.rejected) == (10, 9, 1, 39, 3)
+    assert (report.groups, report.scored, report.unscored, report.images, report.rejected) == (10, 9, 1, 39, 3)
     scored = [row for row in rows if row["score"] is not None]
     assert scored[0]["group_id"] == "odd"
     assert scored[0]["is_anomaly"]
@@ -214,4 +214,4 @@ def test_page_of_no_scored_group_says_so(browser: Browser, walls: Walls, tmp_pat
     seen = see(browser, walls.score(tmp_path / "new"))
 
     assert (seen["troubles"], seen["cards"], seen["counts"]) == ([], 0, [1, 0, 0, 1])
-    assert "no group has 2 readable images: nothing was scored" in str(seen["text"])
+    assert "none of 1 groups could be scored" in str(seen["text"])

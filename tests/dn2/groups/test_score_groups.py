@@ -11,7 +11,7 @@ from scipy.stats import false_discovery_control
 
 import dn2
 from dn2.config import GroupFitConfig, GroupScoreConfig
-from dn2.errors import BankError, ConfigError
+from dn2.errors import ConfigError
 from dn2.groups.bank import GroupBank
 from dn2.records import Embedded
 from dn2.store.storage import Store
@@ -68,7 +68,7 @@ def test_rows_say_what_brute_force_says(store: Store, bank: dn2.GroupBankVersion
         size = np.array([row["members"]])
         assert row["score"] == pytest.approx(row["distance"] / opened.sizes.typical(size)[0], rel=1e-6)
         assert row["p_value"] == opened.sizes.p_values(np.array([row["score"]], np.float32), size)[0]
-        assert row["threshold"] == opened.sizes.thresholds(size)[0][0]
+        assert row["threshold"] == opened.sizes.thresholds(size, bank.false_alarm_rate)[0][0]
         assert row["is_anomaly"] == (row["score"] > row["threshold"]) == (row["p_value"] <= 0.1)
         assert row["selected"] == (row["q_value"] <= 0.1)
         assert (row["rejected"], row["reason"], row["label"]) == (0, None, None)
@@ -105,7 +105,7 @@ def test_every_image_has_one_row_and_every_group_one(store: Store, bank: dn2.Gro
         assert (
             (row["contribution"] is not None) == (row["rank"] is not None) == (scored and row["reject_reason"] is None)
         )
-    assert (report.groups, report.scored, report.small) == (6, 3, 3)
+    assert (report.groups, report.scored, report.unscored) == (6, 3, 3)
     assert (report.images, report.rejected, report.ungrouped) == (44, 5, 3)
     assert report.anomalous == sum(bool(row["is_anomaly"]) for row in rows.values())
     assert report.selected == sum(bool(row["selected"]) for row in rows.values())
@@ -130,8 +130,8 @@ def test_batch_whose_groups_are_all_too_small_is_reported(store: Store, pooling:
 
     report = dn2.score_groups(batch_of(store, [1, 1, 1], shard_rows=2), store, bank=bank)
 
-    assert (report.groups, report.scored, report.small, report.anomalous, report.worst) == (3, 0, 3, 0, ())
-    assert report.warnings == ("no group has 2 readable images: nothing was scored",)
+    assert (report.groups, report.scored, report.unscored, report.anomalous, report.worst) == (3, 0, 3, 0, ())
+    assert report.warnings == ("none of 3 groups could be scored",)
     assert [row["score"] for row in groups_of(store, report)] == [None] * 3
     assert [row["contribution"] for row in members_of(store, report)] == [None] * 3
     assert report.anomalous_rate == 0
@@ -216,12 +216,33 @@ def test_shard_size_changes_no_score(store: Store, pooling: str):
     np.testing.assert_allclose(few, many, atol=1e-2 * max(row["distance"] for row in one.values()))
 
 
-def test_groups_of_another_size_cannot_be_scored_with_concat(store: Store):
+def test_groups_of_another_size_get_no_score_with_concat(store: Store):
     normal = write_groups(store, normal_groups(ALIKE, seed=0))
     bank = dn2.fit_groups(normal, store, bank="parts", config=CONFIGS["concat"])
 
-    message = r"bank 'parts': got groups of 3 to 9 images, expected 6 in each: its pooling is concat; train one with"
-    with pytest.raises(BankError, match=message):
-        dn2.score_groups(batch_of(store, [6, 3, 9]), store, bank=bank)
-    assert not store.exists("reports")
-    assert dn2.score_groups(batch_of(store, [6, 6, 1], seed=2), store, bank=bank).small == 1
+    report = dn2.score_groups(batch_of(store, [6, 3, 9, 1]), store, bank=bank)
+
+    assert (report.scored, report.unscored) == (1, 3)
+    reasons = {row["members"]: row["reason"] for row in groups_of(store, report)}
+    assert reasons == {
+        6: None,
+        3: "3 readable images, expected 6: the bank's pooling is concat",
+        9: "9 readable images, expected 6: the bank's pooling is concat",
+        1: "1 readable images, expected at least 2",
+    }
+
+
+def test_group_whose_copies_leave_too_few_to_compare_with_gets_no_score(store: Store):
+    """The bank holds three groups; another source has one of them under the name of another."""
+    groups = normal_groups([6] * 3, seed=0)
+    contents = [f"{name}-{row}" for name, members in groups.items() for row in range(len(members))]
+    bank = dn2.fit_groups(write_groups(store, groups, mixed=False, contents=contents), store, bank="parts")
+    first, second, third = groups
+    swapped = {first: groups[second], second: groups[first], third: groups[third]}
+    order = [f"{name}-{row}" for name in (second, first, third) for row in range(6)]
+
+    report = dn2.score_groups(write_groups(store, swapped, mixed=False, contents=order), store, bank=bank)
+
+    reason = "1 normal groups are neither itself nor a copy of it, expected at least k = 2"
+    found = {row["group_id"]: row["reason"] for row in groups_of(store, report)}
+    assert found == {first: reason, second: reason, third: None}
