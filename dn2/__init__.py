@@ -2,7 +2,7 @@
 
 The steps, one after the other, are the library: `ingest`, `embed`, `fit`, `score`, and `clean` before `fit` where the
 training images may hold anomalies. Each takes the record that the step before returned; whatever is large lies in the
-store. Names are loaded when they are first used: `import dn2` is light.
+store, and `show` tells what that is. Names are loaded when they are first used: `import dn2` is light.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from dn2.groups.fit import fit_groups
     from dn2.groups.score import score_groups
     from dn2.images.ingest import ingest
-    from dn2.neighbors.bank import open_bank
+    from dn2.neighbors.versions import open_bank, use_version
+    from dn2.overview.records import Overview
+    from dn2.overview.show import show
     from dn2.records import BankVersion, Cleaning, Dataset, Embedded, GroupBankVersion, GroupReport, Report
     from dn2.reports.export import export
     from dn2.scoring.cleaning import clean
@@ -75,7 +77,9 @@ _HOMES = {
     "dn2.groups.fit": ("fit_groups",),
     "dn2.groups.score": ("score_groups",),
     "dn2.images.ingest": ("ingest",),
-    "dn2.neighbors.bank": ("open_bank",),
+    "dn2.neighbors.versions": ("open_bank", "use_version"),
+    "dn2.overview.records": ("Overview",),
+    "dn2.overview.show": ("show",),
     "dn2.records": ("BankVersion", "Cleaning", "Dataset", "Embedded", "GroupBankVersion", "GroupReport", "Report"),
     "dn2.reports.export": ("export",),
     "dn2.scoring.cleaning": ("clean",),
@@ -104,6 +108,7 @@ __all__ = [
     "GroupReport",
     "GroupScoreConfig",
     "NotFoundError",
+    "Overview",
     "RejectedError",
     "Report",
     "SchemaError",
@@ -124,6 +129,8 @@ __all__ = [
     "rethreshold",
     "score",
     "score_groups",
+    "show",
+    "use_version",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The order of steps as Prefect flows, and the command line, which always runs them: one way through."""
+"""The order of steps as Prefect flows, and the command line, which runs them: one way through."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line. Every command builds a flow's parameters and runs that flow."""
+"""The command line. Every command but `show`, which only looks, builds a flow's parameters and runs that flow."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from flows import console
 from flows.cli_groups import score_groups, train_groups
+from flows.cli_store import bank, show
 from flows.console import say
 from flows.describe import (
     describe_bank,
@@ -57,6 +58,7 @@ Find the images that do not look like the normal ones. No training, no labels.
 * the training images may hold anomalies: **dn2 train photos/all --clean auto**
 * flag fewer or more of them, at once: **dn2 rethreshold report --budget 20**
 * sets of images, each as one: **dn2 train-groups photos/lots --pattern '{group_id}/\*'**
+* what there is: **dn2 show**; an older version of a bank again: **dn2 bank use VERSION --bank parts**
 
 A source is a folder or any fsspec URL (s3://bucket/prefix), searched recursively for .jpg, .jpeg and .png, or a table
 (.csv, .parquet) that lists images. Everything dn2 keeps lies in one store. A stopped command goes on where it was when
@@ -334,6 +336,8 @@ def demo(
 
 app.command()(train_groups)
 app.command()(score_groups)
+app.command()(show)
+app.add_typer(bank, name="bank")
 
 
 def _version(asked: bool) -> None:

@@ -154,6 +154,16 @@ class RethresholdParameters(Config):
     tell: TellConfig = Field(default_factory=TellConfig, description="How Prefect is told of the report.")
 
 
+class UseVersionParameters(Config):
+    """A bank, and which of its versions is to be the current one."""
+
+    store: str = Field("dn2-store", min_length=1, description="Folder or fsspec URL where dn2 keeps its files.")
+    bank: Name = Field("default", description="Name of the bank, of images or of groups.")
+    version: str = Field(
+        description="The version's name, or how it begins: four characters or more, as many as tell it from the others."
+    )
+
+
 class ScoreNewParameters(BatchParameters):
     """A source of which only what is new is scored."""
 

@@ -183,6 +183,13 @@ def open_group_bank(store: str, bank: str) -> GroupBankVersion:
         return dn2.open_group_bank(store, bank)
 
 
+@task(name="use-version", **_STEP)
+def use_version(store: str, bank: str, version: str) -> BankVersion | GroupBankVersion:
+    """Make a version of a bank the current one."""
+    with one_writer(bank), _logged("making version %s of bank %s the current one", version, bank):
+        return dn2.use_version(store, bank, version)
+
+
 @task(name="score-groups", **_STEP)
 def score_groups(
     embedded: Embedded,

@@ -23,7 +23,7 @@ import yaml
 from playwright.sync_api import Page, sync_playwright
 
 from dn2.evaluation.bricks import write_images
-from dn2.neighbors.bank import open_bank
+from dn2.neighbors.versions import open_bank
 from tests.conftest import make_pictures
 from tests.live import BIN, CHROMIUM, ROOT, Live, descendants, free_port
 from tests.postgres import postgres

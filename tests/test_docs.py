@@ -179,9 +179,12 @@ def test_nightly_page_names_every_field_of_the_sources_file():
 
 
 def test_settings_page_names_the_options_of_every_command():
-    rows = re.findall(r"^\| `dn2 ([\w-]+)` \| (.*) \|$", text_of("docs/settings.md"), re.MULTILINE)
+    rows = re.findall(r"^\| `dn2 ([\w -]+)` \| (.*) \|$", text_of("docs/settings.md"), re.MULTILINE)
     listed = {command: set(re.findall(r"`(--[\w-]+)`", options)) for command, options in rows}
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands = {}
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        below = getattr(command, "commands", None)  # of a group of commands
+        commands |= {name: command} if below is None else {f"{name} {one}": below[one] for one in below}
     real = {
         name: {option for one in command.params for option in one.opts if option.startswith("--")} - {"--help"}
         for name, command in commands.items()

@@ -94,7 +94,8 @@ def ingest(
         if any(counts.values()):
             number = max((int(part.partition("-")[0]) for part in parts), default=0) + 1
             part = f"{number:06d}-{digest}"
-            with writing(store, layout.manifest(name, part), MANIFEST, {"dataset": name, **origin}) as file:
+            footer = {"dataset": name, **origin, "images": images}
+            with writing(store, layout.manifest(name, part), MANIFEST, footer) as file:
                 for rows in _batches(_changes(index)):
                     file.write(rows)
             parts = (*parts, part)

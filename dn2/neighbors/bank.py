@@ -3,152 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
-from dataclasses import MISSING, asdict, fields
 from functools import lru_cache
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from dn2.config import check_name
-from dn2.errors import BankError, NotFoundError, SchemaError
+from dn2.errors import BankError, SchemaError
 from dn2.neighbors.exact import Neighbors, search
 from dn2.neighbors.vectors import load_vectors
-from dn2.records import BankVersion, GroupBankVersion
+from dn2.neighbors.versions import check_kind as check_kind  # dn2.groups takes these from here
+from dn2.neighbors.versions import current_version as current_version
+from dn2.neighbors.versions import make_current as make_current
+from dn2.neighbors.versions import publish as publish
+from dn2.neighbors.versions import read_version as read_version
+from dn2.records import BankVersion
 from dn2.store import layout
-from dn2.store.documents import (
-    BANK_POINTER,
-    BANK_VERSION,
-    GROUP_BANK_VERSION,
-    as_record,
-    read_document,
-    schema_of,
-    write_document,
-)
 from dn2.store.schemas import BANK_ROWS, CALIBRATION, Schema
 from dn2.store.storage import Store
 from dn2.store.tables import concat, iter_rows, read_config, read_table
 
-_NEEDED = {
-    BANK_VERSION: [
-        "segments",
-        *(field.name for field in fields(BankVersion) if field.default is MISSING),
-    ],  # others are new
-    GROUP_BANK_VERSION: ["segments", "cells", *(field.name for field in fields(GroupBankVersion))],
-}
-_KINDS = {
-    BANK_VERSION: "a bank of images (of dn2 train, for dn2 score)",
-    GROUP_BANK_VERSION: "a bank of groups (of dn2 train-groups, for dn2 score-groups)",
-}
 _BYTES_PER_ROW = 300  # ids, URI and keys of one row in memory, rounded up
-
-
-def open_bank(store: str | os.PathLike[str] | Store, name: str, *, version: str | None = None) -> BankVersion:
-    """Return a version of a bank, by default the current one.
-
-    Raises:
-        ConfigError: the name is no valid name.
-        NotFoundError: there is no such bank or version in the store.
-        SchemaError: its pointer or version file is not one.
-    """
-    store, name = Store.open(store), check_name(name)
-    version = version or current_version(store, name)
-    document = read_version(store, name, version)
-    return as_record(BankVersion, document, store.uri_of(layout.bank_version(name, version)))
-
-
-def current_version(store: Store, name: str) -> str:
-    """Return the version that a bank points at.
-
-    Raises:
-        NotFoundError: there is no such bank in the store.
-        SchemaError: its pointer is not one.
-    """
-    version = _current(store, name)
-    if version is None:
-        banks = store.names("banks")  # one whose first training did not end has no pointer yet
-        names = ", ".join(bank for bank in banks if store.exists(layout.bank_pointer(bank))) or "none"
-        raise NotFoundError(
-            f"bank {name!r}: not in store {store.uri}, which has: {names}; make it with dn2 train or dn2 train-groups"
-        )
-    return version
-
-
-def read_version(store: Store, name: str, version: str, kind: str = BANK_VERSION) -> dict[str, Any]:
-    """Return the version file of a bank of images or of groups.
-
-    Raises:
-        BankError: the bank is of the other kind.
-        NotFoundError: there is no such version.
-        SchemaError: the file is not one.
-    """
-    path = layout.bank_version(name, version)
-    got = schema_of(store, path)
-    if got != kind and got in _KINDS:
-        raise BankError(f"bank {name!r}: got {_KINDS[got]}, expected {_KINDS[kind]}; choose another bank")
-    document = read_document(store, path, kind, _NEEDED[kind])
-    if (document["name"], document["version"]) != (name, version):
-        raise SchemaError(
-            f"{store.uri_of(path)}: got bank {document['name']!r} version {document['version']!r}, "
-            f"expected {name!r} version {version!r}"
-        )
-    return document
-
-
-def check_kind(store: Store, name: str, kind: str) -> None:
-    """Refuse to make a bank of groups out of one of images, or the other way round.
-
-    Raises:
-        BankError: a bank of this name is of the other kind.
-    """
-    version = _current(store, name)
-    if version is not None:
-        read_version(store, name, version, kind)
-
-
-def publish(
-    store: Store,
-    record: BankVersion | GroupBankVersion,
-    *,
-    segments: list[str],
-    config: dict[str, Any],
-    kind: str = BANK_VERSION,
-    **more: Any,
-) -> None:
-    """Write a version file; everything it names must be in the store already.
-
-    Args:
-        store: where to.
-        record: the version.
-        segments: names of its segments.
-        config: settings it was made with.
-        kind: a bank of images or of groups.
-        more: further fields of the file.
-
-    Raises:
-        StoreError: the store cannot be written.
-    """
-    content = {"parent": _current(store, record.name), **asdict(record), "segments": segments, "config": config, **more}
-    write_document(store, layout.bank_version(record.name, record.version), kind, content)
-
-
-def make_current(store: Store, record: BankVersion | GroupBankVersion) -> None:
-    """Point a bank at one of its versions.
-
-    Raises:
-        StoreError: the store cannot be written.
-    """
-    if _current(store, record.name) != record.version:
-        write_document(store, layout.bank_pointer(record.name), BANK_POINTER, {"version": record.version})
-
-
-def _current(store: Store, name: str) -> str | None:
-    pointer = layout.bank_pointer(name)
-    if not store.exists(pointer):
-        return None
-    return str(read_document(store, pointer, BANK_POINTER, ["version"])["version"])
 
 
 def keys(values: Iterable[str | None]) -> npt.NDArray[np.int64]:

@@ -14,18 +14,10 @@ import numpy.typing as npt
 
 from dn2.config import FitConfig, check_name, fingerprint
 from dn2.errors import BankError
-from dn2.neighbors.bank import (
-    check_kind,
-    check_memory,
-    keys,
-    make_current,
-    open_bank,
-    prepared,
-    publish,
-    segment_vectors,
-)
+from dn2.neighbors.bank import check_memory, keys, prepared, segment_vectors
 from dn2.neighbors.exact import search
 from dn2.neighbors.vectors import write_vectors
+from dn2.neighbors.versions import check_kind, make_current, open_bank, publish
 from dn2.progress import advance
 from dn2.records import BankVersion, Cleaning, Embedded
 from dn2.scoring.calibration import LEAVE_ONE_OUT_ROWS, held_out_rows, trusted, usable_groups

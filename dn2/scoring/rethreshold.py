@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from dn2.config import ScoreConfig, ThresholdConfig
 from dn2.errors import NotFoundError
-from dn2.neighbors.bank import open_bank
+from dn2.neighbors.versions import open_bank
 from dn2.records import Report
 from dn2.reports.export import check_target, export
 from dn2.reports.old import OldReport, find_report

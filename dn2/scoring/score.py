@@ -11,7 +11,8 @@ import numpy as np
 from dn2.config import ScoreConfig, fingerprint
 from dn2.errors import EmbedderError
 from dn2.features.probes import check_bank
-from dn2.neighbors.bank import Bank, open_bank
+from dn2.neighbors.bank import Bank
+from dn2.neighbors.versions import open_bank
 from dn2.progress import advance
 from dn2.records import BankVersion, Embedded, EmbeddedShard, GroupBankVersion, Report, Scored, ScoredShard
 from dn2.reports.files import part_path

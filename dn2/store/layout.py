@@ -73,6 +73,11 @@ def bank_version(name: str, version: str) -> str:
     return f"banks/{name}/versions/{version}.json"
 
 
+def bank_versions(name: str) -> str:
+    """Return the folder of a bank's versions."""
+    return f"banks/{name}/versions"
+
+
 def bank_pointer(name: str) -> str:
     """Return the path of the file that names a bank's current version."""
     return f"banks/{name}/current.json"

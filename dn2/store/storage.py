@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -99,6 +100,23 @@ class Store:
             return []
         names = {str(name).rstrip("/").rpartition("/")[2] for name in found}
         return sorted(name for name in names if name and not name.startswith("."))
+
+    def modified(self, path: str) -> datetime | None:
+        """Return when a file was last written, in UTC; None where the file system does not tell.
+
+        Raises:
+            NotFoundError: there is no such file.
+            StoreError: it cannot be looked up.
+        """
+        with self._not_found(path), self._errors("look up", path):
+            try:
+                found = self._location.fs.modified(self._full(path))
+            except NotImplementedError:
+                self._location.fs.info(self._full(path))  # raises if it is not there
+                return None
+        if not isinstance(found, datetime):
+            return None
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes.

@@ -108,9 +108,26 @@ def _damage(uri: str) -> Iterator[None]:
 
 def read_config(store: Store, path: str, schema: Schema) -> dict[str, Any]:
     """Return the settings and provenance in a file's footer."""
+    return read_footer(store, path, schema)[0]
+
+
+def read_footer(store: Store, path: str, schema: Schema) -> tuple[dict[str, Any], int]:
+    """Return the settings and provenance in a file's footer, and the file's number of rows.
+
+    Raises:
+        NotFoundError: there is no such file.
+        SchemaError: it is damaged, or another kind of file.
+        StoreError: it cannot be read.
+    """
     with reading(store, path, schema) as parquet:
-        config: dict[str, Any] = json.loads(parquet.schema_arrow.metadata[b"dn2.config"])
-        return config
+        text = parquet.schema_arrow.metadata.get(b"dn2.config", b"")
+        try:
+            config = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise SchemaError(f"{store.uri_of(path)}: got {text!r:.60} as dn2.config, expected JSON") from error
+        if not isinstance(config, dict):
+            raise SchemaError(f"{store.uri_of(path)}: got {text!r:.60} as dn2.config, expected a JSON object")
+        return config, int(parquet.metadata.num_rows)
 
 
 def read_table(store: Store, path: str, schema: Schema, columns: list[str] | None = None) -> pa.Table:

@@ -14,7 +14,7 @@ from tests.dn2.images.listing import touch
 from tests.flows.command import Run, dn2
 from tests.flows.test_wrong_use import files
 
-COMMANDS = ["ingest", "embed", "clean", "train", "score", "rethreshold", "nightly", "demo"]
+COMMANDS = ["ingest", "embed", "clean", "train", "score", "rethreshold", "nightly", "demo", "show", "bank"]
 CLEANING = ["--clean", "--contamination", "--drop"]
 GROUPS = ["--pattern", "--split"]
 THRESHOLDS = ["--far", "--quantile", "--threshold", "--budget", "--fdr"]
@@ -57,13 +57,14 @@ def test_help_tells_a_newcomer_how_to_begin():
         ("rethreshold", ["--store", "--out", *THRESHOLDS]),
         ("nightly", ["--rescore"]),
         ("demo", ["--workdir"]),
+        ("show", ["--store", "--newest", "--json"]),
     ],
 )
 def test_help_of_each_command_explains_every_option(command: str, options: list[str]):
     done = dn2(command, "--help")
     assert (done.code, done.err) == (0, "")
     text = plain(done.out)
-    assert ("Folder or fsspec URL with images." in text) == (command not in ("nightly", "demo", "rethreshold"))
+    assert ("Folder or fsspec URL with images." in text) == (command not in ("nightly", "demo", "rethreshold", "show"))
     assert ("Folder that a report was exported to, its report.html, or a report's URI." in text) == (
         command == "rethreshold"
     )
@@ -71,6 +72,17 @@ def test_help_of_each_command_explains_every_option(command: str, options: list[
     for option in (*options, "--verbose", "--help"):
         explained = re.search(rf"{option} (?:-v )?<[^>]*> ([A-Za-z][^-]{{9,}})", text)
         assert explained, option
+
+
+def test_help_of_the_commands_about_banks_explains_them():
+    done = dn2("bank")
+    assert "use Make an older version of a bank the current one again." in plain(done.out)
+    done = dn2("bank", "use", "--help")
+    assert (done.code, done.err) == (0, "")
+    text = plain(done.out)
+    assert "Version of the bank, or how it begins: four characters or more." in text
+    for option in ("--bank", "--store", "--verbose", "--help"):
+        assert re.search(rf"{option} (?:-v )?<[^>]*> ([A-Za-z][^-]{{9,}})", text), option
 
 
 def test_version_is_that_of_the_package():
@@ -86,6 +98,9 @@ def test_version_is_that_of_the_package():
         (["train"], "Missing argument 'source'"),
         (["nightly"], "Missing argument 'sources'"),
         (["rethreshold"], "Missing argument 'report'"),
+        (["bank", "use"], "Missing argument 'version'"),
+        (["bank", "nope"], "No such command 'nope'"),
+        (["show", "--newest", "all"], "Invalid value for '--newest'"),
         (["rethreshold", "report", "--budget", "few"], "Invalid value for '--budget'"),
         (["train", "pictures", "--k", "two"], "Invalid value for '--k'"),
         (["train", "pictures", "--metric", "l3"], "'l3' is not one of 'l2', 'cosine'"),

@@ -92,6 +92,7 @@ def test_every_step_has_the_same_retries_and_no_cache():
         "score",
         "score_groups",
         "unscored",
+        "use_version",
     ]
     for name in STEPS:
         step = getattr(tasks.steps, name)

@@ -53,7 +53,15 @@ def test_first_ingest_writes_every_image(folder: Path, store: Store):
 def test_part_says_which_dataset_and_source_it_describes(folder: Path, store: Store):
     found = dn2.ingest(folder, store, dataset="mine")
     config = read_config(store, f"manifests/mine/{found.parts[0]}.parquet", MANIFEST)
-    assert config == {"dataset": "mine", "source": f"file://{folder}"}
+    assert config == {"dataset": "mine", "source": f"file://{folder}", "images": 3}
+
+
+def test_each_part_says_how_many_images_there_were_when_it_was_written(folder: Path, store: Store):
+    dn2.ingest(folder, store, dataset="mine")
+    next(folder.rglob("*.png")).unlink()
+    found = dn2.ingest(folder, store, dataset="mine")
+    counts = [read_config(store, f"manifests/mine/{part}.parquet", MANIFEST)["images"] for part in found.parts]
+    assert counts == [3, 2]
 
 
 def test_unchanged_source_writes_nothing_and_says_so(

@@ -14,7 +14,8 @@ from hypothesis.extra.numpy import arrays
 import dn2
 from dn2.config import FitConfig
 from dn2.errors import BankError, ConfigError, NotFoundError, SchemaError, StoreError
-from dn2.neighbors.bank import Bank, keys, open_bank, prepared, publish, shards_of
+from dn2.neighbors.bank import Bank, keys, prepared, shards_of
+from dn2.neighbors.versions import open_bank, publish
 from dn2.store.storage import Store
 from tests.dn2.scoring.synthetic import normal_vectors, write_shards
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import uuid
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,19 @@ def test_names_are_sorted_and_hide_hidden_ones(store: Store):
 def test_store_that_is_not_there_yet_has_no_names(store: Store):
     assert store.names("manifests/x") == []
     assert not store.exists("manifests/x")
+
+
+def test_time_of_the_last_write_is_told_in_utc(store: Store):
+    before = datetime.now(UTC)
+    store.write("f/a.bin", b"x")
+    after = datetime.now(UTC)
+    written = store.modified("f/a.bin")
+    assert written is not None
+    assert written.utcoffset() == timedelta(0)
+    spare = timedelta(seconds=2)  # a server that knows whole seconds
+    assert before - spare <= written <= after + spare
+    with pytest.raises(NotFoundError, match=r"store .*: no file 'f/b\.bin'"):
+        store.modified("f/b.bin")
 
 
 def test_missing_file_is_not_found(store: Store):

@@ -21,6 +21,7 @@ from dn2.store.tables import (
     keep_rows,
     producer,
     read_config,
+    read_footer,
     read_table,
     reading,
     with_constant,
@@ -58,6 +59,23 @@ def test_footer_names_schema_version_producer_and_settings(store: Store):
     assert footer[b"dn2.producer"] == producer().encode()
     assert producer().startswith("dn2 0.")
     assert read_config(store, PATH, REJECTS) == {"setting": "ü"}
+
+
+def test_footer_is_read_with_the_number_of_rows(store: Store):
+    write_rejects(store, 3)
+    assert read_footer(store, PATH, REJECTS) == ({"setting": "ü"}, 3)
+
+
+@pytest.mark.parametrize("config", [b"", b"{", b"[]", b"5", b"\xff", None])
+def test_footer_without_settings_that_can_be_read_is_a_schema_error(store: Store, config: bytes | None):
+    write_rejects(store, 3)
+    table = pq.read_table(place(store))
+    footer = {**(table.schema.metadata or {}), **({} if config is None else {b"dn2.config": config})}
+    if config is None:
+        del footer[b"dn2.config"]
+    pq.write_table(table.replace_schema_metadata(footer), place(store))
+    with pytest.raises(SchemaError, match=rf"{PATH}: got b.* as dn2\.config, expected JSON|expected a JSON object"):
+        read_config(store, PATH, REJECTS)
 
 
 def test_rows_come_back_as_they_were_written(store: Store):

@@ -1,0 +1,155 @@
+"""What the command line says of a store: lines that a person reads, or one JSON object that a script reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+from pydantic import TypeAdapter
+
+from dn2.overview.records import (
+    BankOverview,
+    CleaningOverview,
+    CleaningsOverview,
+    DatasetOverview,
+    Overview,
+    ReportOverview,
+    ReportsOverview,
+    VersionOverview,
+)
+from dn2.records import BankVersion, GroupBankVersion, GroupReport
+from flows.console import say
+
+T = TypeVar("T")
+
+
+def as_json(found: Overview) -> str:
+    """Return all that was found as one JSON object, in ASCII."""
+    return json.dumps(TypeAdapter(Overview).dump_python(found, mode="json"), indent=1)
+
+
+def describe_overview(found: Overview) -> None:
+    """Say what lies in a store."""
+    for line in _lines(found):
+        say(_visible(line))
+
+
+def _visible(line: str) -> str:
+    """Return a line in which nothing moves the cursor or breaks it: names of files are hostile input."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
+
+
+def _lines(found: Overview) -> Iterator[str]:
+    yield f"store {found.store} (times are UTC)"
+    yield from _section("datasets", found.datasets, _dataset)
+    yield from _section("banks", found.banks, _bank)
+    yield from _section("reports", found.reports, _reports)
+    if found.cleanings.count:
+        yield ""
+        yield from _cleanings(found.cleanings)
+
+
+def _section(title: str, things: Sequence[T], lines: Callable[[T], Iterator[str]]) -> Iterator[str]:
+    if things:
+        yield ""
+        yield title
+        for thing in things:
+            yield from lines(thing)
+
+
+def _dataset(found: DatasetOverview) -> Iterator[str]:
+    images = "number of images unknown" if found.images is None else _many(found.images, "image")
+    told = f"{images} in {_many(found.parts, 'manifest part')}, changed {_time(found.changed)}"
+    yield f"  {found.name}: {told if found.parts else 'no listing is finished'}"
+    if found.source is not None:
+        yield f"    {found.source}{'' if found.split is None else f', split {found.split}'}"
+    yield from _error(found.error)
+
+
+def _bank(found: BankOverview) -> Iterator[str]:
+    kind = "" if found.kind is None else f" of {found.kind}"
+    versions = _many(len(found.versions), "version") if found.versions else "no version is finished"
+    yield f"  {found.name}: bank{kind}, {versions}"
+    yield from _error(found.error)
+    for version in found.versions:
+        yield from _version(version)
+
+
+def _version(found: VersionOverview) -> Iterator[str]:
+    parent = "" if found.parent is None else f", after {found.parent}"
+    mark, said = ("*", "  (current)") if found.current else (" ", "")
+    yield f"    {mark} {found.version}  {_time(found.written)}{parent}{said}"
+    if isinstance(found.made, BankVersion):
+        yield from _of_images(found.made)
+    if isinstance(found.made, GroupBankVersion):
+        yield from _of_groups(found.made)
+    yield from _error(found.error, 8)
+
+
+def _of_images(made: BankVersion) -> Iterator[str]:
+    backbone = made.embedder.rpartition("-")[0]
+    yield (
+        f"        {_many(made.rows, 'image')}, {backbone}, {made.metric}, k = {made.k}, threshold {made.threshold:.4g}"
+    )
+    if made.cleaning is not None:
+        yield f"        cleaned: {_many(made.dropped, 'image')} dropped"
+
+
+def _of_groups(made: GroupBankVersion) -> Iterator[str]:
+    backbone = made.embedder.rpartition("-")[0]
+    yield f"        {_many(made.groups, 'group')} of {_many(made.members, 'image')}, {backbone}, {made.metric}"
+    yield f"        k = {made.k}, pooling {made.pooling}, threshold by size"
+
+
+def _reports(found: ReportsOverview) -> Iterator[str]:
+    yield f"  of bank {found.bank}: {_many(found.count, 'report')}{_some(found.count, found.newest)}"
+    yield from _error(found.error)
+    for report in found.newest:
+        yield from _report(report)
+
+
+def _report(found: ReportOverview) -> Iterator[str]:
+    if found.made is not None:
+        of = found.made.groups if isinstance(found.made, GroupReport) else found.made.images
+        things = "groups" if isinstance(found.made, GroupReport) else "images"
+        yield (
+            f"    {_time(found.written)}  {found.made.anomalous} of {of} {things} anomalous, "
+            f"version {found.made.version}"
+        )
+        yield f"      of {found.made.source}"
+    yield f"      {found.uri}/report.html"
+    yield from _error(found.error, 6)
+
+
+def _cleanings(found: CleaningsOverview) -> Iterator[str]:
+    yield f"cleanings: {found.count}{_some(found.count, found.newest)}"
+    for cleaning in found.newest:
+        yield from _cleaning(cleaning)
+
+
+def _cleaning(found: CleaningOverview) -> Iterator[str]:
+    if found.made is not None:
+        made = found.made
+        yield f"  {_time(found.written)}  {made.dropped} of {_many(made.images, 'image')} dropped ({made.rule})"
+        yield f"    of {made.source}"
+    yield f"    {found.uri}/report.html"
+    yield from _error(found.error)
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _some(count: int, newest: Sequence[object]) -> str:
+    return "" if count == len(newest) else f", the newest {len(newest)}"
+
+
+def _time(moment: datetime | None) -> str:
+    return "at a time unknown" if moment is None else f"{moment:%Y-%m-%d %H:%M}"
+
+
+def _error(error: str | None, indent: int = 4) -> Iterator[str]:
+    if error is not None:
+        yield f"{' ' * indent}error: {error}"
