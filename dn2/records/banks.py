@@ -1,0 +1,89 @@
+"""Versions of banks: of images, and of groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class BankVersion:
+    """One immutable version of a feature bank.
+
+    Attributes:
+        name: the bank's name.
+        version: fingerprint of everything it was made from.
+        embedder: id of the embedder that made its rows.
+        rows: normal embeddings in it.
+        dim: length of an embedding.
+        k: neighbours averaged for a score.
+        metric: l2 or cosine.
+        threshold: a higher score is called anomalous (squared distance).
+        false_alarm_rate: share of normal images that was asked for.
+        attainable_rate: what the calibration can promise: the rate asked for, or 1 / (n + 1) if that is more.
+        calibration: how the calibration scores were made: leave-one-out or held-out.
+        calibration_rows: how many there are.
+        rejected: training images that could not be read.
+        cleaning: folder of the training images' cleaning, relative to the store; None if they were not cleaned.
+        dropped: training images that cleaning kept out of the bank.
+        contamination: share of the training images taken for anomalies: so many scores do not calibrate.
+        contamination_estimated: whether that share was estimated; otherwise it was given.
+    """
+
+    name: str
+    version: str
+    embedder: str
+    rows: int
+    dim: int
+    k: int
+    metric: str
+    threshold: float
+    false_alarm_rate: float
+    attainable_rate: float
+    calibration: str
+    calibration_rows: int
+    rejected: int
+    cleaning: str | None = None
+    dropped: int = 0
+    contamination: float = 0.0
+    contamination_estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GroupBankVersion:
+    """One immutable version of a bank of normal groups.
+
+    Attributes:
+        name: the bank's name.
+        version: fingerprint of everything it was made from.
+        embedder: id of the embedder that made the images' embeddings.
+        pooling: how a group becomes one vector: mean, histogram or concat.
+        groups: normal groups in it.
+        members: images in them.
+        dim: length of a group's vector.
+        k: neighbours averaged for a score.
+        metric: l2, or cosine: images are scaled to length 1 before they are pooled.
+        min_size: readable images that a group needs.
+        sizes: group sizes for which it is calibrated.
+        false_alarm_rate: share of normal groups that was asked for.
+        attainable_rate: what its calibration can promise at the size where it promises least.
+        small: training groups that were too small for it.
+        ungrouped: training images that belong to no group.
+        rejected: training images that could not be read.
+    """
+
+    name: str
+    version: str
+    embedder: str
+    pooling: str
+    groups: int
+    members: int
+    dim: int
+    k: int
+    metric: str
+    min_size: int
+    sizes: tuple[int, ...]
+    false_alarm_rate: float
+    attainable_rate: float
+    small: int
+    ungrouped: int
+    rejected: int

@@ -1,0 +1,149 @@
+"""A dataset, its shards, their embeddings, and which images cleaning keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dn2.config import fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """What one ingest found: the state of a named, growing list of images.
+
+    Attributes:
+        name: the dataset's name in the store.
+        source: absolute URI of the folder or prefix.
+        parts: names of the manifest parts that describe it, oldest first.
+        images: images now in the source.
+        added: images this ingest saw for the first time.
+        changed: images whose bytes changed since they were last listed.
+        vanished: images that are no longer in the source.
+        ignored: other files, which are not images.
+        pattern: what the paths below the source say about group and label; it is applied when rows are read.
+        ungrouped: images that the pattern does not fit.
+    """
+
+    name: str
+    source: str
+    parts: tuple[str, ...]
+    images: int
+    added: int = 0
+    changed: int = 0
+    vanished: int = 0
+    ignored: int = 0
+    pattern: str | None = None
+    ungrouped: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change when any image of the dataset does."""
+        return fingerprint([self.name, *self.parts])
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A slice of one manifest part: the unit of work, retry and resume.
+
+    Attributes:
+        dataset: the dataset's name.
+        source: absolute URI of its source.
+        part: name of the manifest part.
+        start: first row of the slice.
+        stop: one past its last row.
+        superseded: rows, counted from `start`, that are no image any more: tombstones, and images which a later
+            part replaced or removed.
+        pattern: the dataset's, see there.
+    """
+
+    dataset: str
+    source: str
+    part: str
+    start: int
+    stop: int
+    superseded: tuple[int, ...] = ()
+    pattern: str | None = None
+
+    @property
+    def images(self) -> int:
+        """Rows that stand for an image of the dataset as it is now."""
+        return self.stop - self.start - len(self.superseded)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedShard:
+    """A finished embedding shard.
+
+    Attributes:
+        shard: the slice it was made from.
+        path: where it lies, relative to the store.
+        embedded: images with an embedding.
+        rejected: images that could not be read.
+    """
+
+    shard: Shard
+    path: str
+    embedded: int
+    rejected: int
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A dataset with an embedding, or a reject reason, for every image.
+
+    Attributes:
+        dataset: what was embedded.
+        embedder: id of the embedder: backbone, and a fingerprint of weights and preprocessing.
+        shards: the finished shards in manifest order.
+    """
+
+    dataset: Dataset
+    embedder: str
+    shards: tuple[EmbeddedShard, ...]
+
+    @property
+    def embedded(self) -> int:
+        """Images with an embedding."""
+        return sum(shard.embedded for shard in self.shards)
+
+    @property
+    def rejected(self) -> int:
+        """Images that could not be read."""
+        return sum(shard.rejected for shard in self.shards)
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaning:
+    """Training images told apart into kept and dropped.
+
+    Attributes:
+        uri: absolute URI of its folder: rows.parquet, report.html, summary.json.
+        source: where the images come from.
+        rule: auto or paper.
+        images: images with an embedding: kept + dropped.
+        kept: images that go into a bank.
+        dropped: images that do not.
+        contamination: share of the images taken for anomalies.
+        estimated: whether that share was estimated; otherwise it was given.
+        drop_fraction: share that was to be dropped.
+    """
+
+    uri: str
+    source: str
+    rule: str
+    images: int
+    kept: int
+    dropped: int
+    contamination: float
+    estimated: bool
+    drop_fraction: float
+
+    @property
+    def html(self) -> str:
+        """URI of the page that shows it."""
+        return f"{self.uri}/report.html"
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over the images and the settings."""
+        return self.uri.rpartition("/")[2]
