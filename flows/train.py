@@ -6,7 +6,7 @@ from prefect import flow
 
 import dn2
 import tasks.steps as step
-from dn2.neighbors.bank import check_kind
+from dn2.neighbors.versions import check_kind
 from dn2.records import BankVersion
 from dn2.store.documents import BANK_VERSION
 from flows.artifacts import show_bank, show_cleaning

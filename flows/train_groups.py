@@ -7,7 +7,7 @@ from prefect import flow
 import dn2
 import tasks.steps as step
 from dn2.groups.grouping import check_grouped
-from dn2.neighbors.bank import check_kind
+from dn2.neighbors.versions import check_kind
 from dn2.records import GroupBankVersion
 from dn2.store.documents import GROUP_BANK_VERSION
 from flows.artifacts import show_group_bank

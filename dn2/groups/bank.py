@@ -12,9 +12,10 @@ from dn2.config import check_name
 from dn2.errors import SchemaError
 from dn2.groups.pooling import Pooling
 from dn2.groups.sizes import Sizes
-from dn2.neighbors.bank import current_version, keys, read_version, segment_vectors
+from dn2.neighbors.bank import keys, segment_vectors
 from dn2.neighbors.exact import Neighbors, search
 from dn2.neighbors.vectors import load_vectors
+from dn2.neighbors.versions import current_version, read_version
 from dn2.records import GroupBankVersion
 from dn2.store import layout
 from dn2.store.documents import GROUP_BANK_VERSION, as_record

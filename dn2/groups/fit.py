@@ -16,9 +16,9 @@ from dn2.groups.bank import group_keys, open_group_bank
 from dn2.groups.grouping import Grouping
 from dn2.groups.pooling import Pooling, Totals, check_group_memory, make_pooling
 from dn2.groups.sizes import Sizes, ladder, parts_of
-from dn2.neighbors.bank import check_kind, make_current, publish
 from dn2.neighbors.exact import search
 from dn2.neighbors.vectors import write_vectors
+from dn2.neighbors.versions import check_kind, make_current, publish
 from dn2.progress import advance
 from dn2.records import Embedded, GroupBankVersion
 from dn2.scoring.rows import check_rejects, described, image_vectors, living_rows

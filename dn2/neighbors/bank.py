@@ -13,11 +13,7 @@ import numpy.typing as npt
 from dn2.errors import BankError, SchemaError
 from dn2.neighbors.exact import Neighbors, search
 from dn2.neighbors.vectors import load_vectors
-from dn2.neighbors.versions import check_kind as check_kind  # dn2.groups takes these from here
-from dn2.neighbors.versions import current_version as current_version
-from dn2.neighbors.versions import make_current as make_current
-from dn2.neighbors.versions import publish as publish
-from dn2.neighbors.versions import read_version as read_version
+from dn2.neighbors.versions import read_version
 from dn2.records import BankVersion
 from dn2.store import layout
 from dn2.store.schemas import BANK_ROWS, CALIBRATION, Schema
