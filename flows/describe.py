@@ -63,7 +63,7 @@ def describe_used(done: BankVersion | GroupBankVersion, before: str | None) -> N
 def describe_group_bank(done: GroupBankVersion, seconds: float) -> None:
     """Say what a bank of groups holds."""
     say(
-        f"bank {done.name}, version {done.version}: {done.groups} normal groups of {done.members} images, "
+        f"bank {done.name}, version {done.version}: {done.groups} normal groups, {done.members} images in all, "
         f"{done.embedder.rpartition('-')[0]}, pooling {done.pooling}, k = {done.k}, {done.metric}"
     )
     say(

@@ -99,7 +99,7 @@ def _of_images(made: BankVersion) -> Iterator[str]:
 
 def _of_groups(made: GroupBankVersion) -> Iterator[str]:
     backbone = made.embedder.rpartition("-")[0]
-    yield f"        {_many(made.groups, 'group')} of {_many(made.members, 'image')}, {backbone}, {made.metric}"
+    yield f"        {_many(made.groups, 'group')}, {_many(made.members, 'image')} in all, {backbone}, {made.metric}"
     yield f"        k = {made.k}, pooling {made.pooling}, threshold by size"
 
 

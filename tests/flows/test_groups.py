@@ -82,7 +82,7 @@ def test_commands_train_and_score_groups_and_do_it_once(run: Run, lots: Path, tm
     first = run("train-groups", lots / "normal", *how)
     assert first.code == 0, first.err
     assert re.fullmatch(
-        r"bank groups, version [0-9a-f]{16}: 12 normal groups of 36 images, \S+, pooling histogram, k = 2, l2\n"
+        r"bank groups, version [0-9a-f]{16}: 12 normal groups, 36 images in all, \S+, pooling histogram, k = 2, l2\n"
         rf"thresholds for groups of 2 to 3 images: flag about 10\.00% of normal groups; {TIME}\n",
         first.out,
     ), first.out

@@ -57,7 +57,7 @@ def test_everything_in_the_store_is_printed(run: Run, full: Full, tmp_path: Path
         "banks",
         "  lots: bank of groups, 1 version",
         rf"    \* {groups.version}  {TIME}  \(current\)",
-        "        12 groups of 48 images, synthetic, l2",
+        "        12 groups, 48 images in all, synthetic, l2",
         "        k = 2, pooling mean, threshold by size",
         "  parts: bank of images, 2 versions",
         rf"    \* {second.version}  {TIME}, after {first.version}  \(current\)",
