@@ -111,7 +111,7 @@ class Store:
         with self._not_found(path), self._errors("look up", path):
             try:
                 found = self._location.fs.modified(self._full(path))
-            except NotImplementedError:
+            except NotImplementedError:  # fsspec: this file system keeps no times
                 self._location.fs.info(self._full(path))  # raises if it is not there
                 return None
         if not isinstance(found, datetime):
