@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,18 +75,21 @@ def session(*, verbose: bool) -> Iterator[Run]:
         _fail(error, FAILED)
     except (typer.Exit, typer.Abort):
         raise
-    except (Exception, KeyboardInterrupt) as error:
-        if _interrupted(error):
+    except BaseException as error:
+        if _stems_from(error, "TerminationSignal"):  # Prefect's, for SIGTERM: end as if nobody had caught that
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+        if _stems_from(error, "KeyboardInterrupt"):
             err.print("stopped; run the same command again to go on where it was")
             raise typer.Exit(INTERRUPTED) from None
-        if verbose:
+        if verbose or not isinstance(error, Exception):
             raise
         _fail(f"unexpected {type(error).__name__}: {error} (--verbose shows where)", FAILED)
 
 
-def _interrupted(error: BaseException | None) -> bool:
-    """Return True for Ctrl-C, and for the errors that it causes in Prefect when it comes between two tasks."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+def _stems_from(error: BaseException | None, signal_name: str) -> bool:
+    """Return True for a signal's exception, and for the errors that it causes in Prefect between two tasks."""
+    while error is not None and type(error).__name__ != signal_name:
         error = error.__context__
     return error is not None
 
