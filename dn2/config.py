@@ -171,9 +171,41 @@ class FitConfig(RejectLimits):
         description="Where calibration scores come from. auto: leave-one-out up to 10,000 images, "
         "a held-out split above.",
     )
-    bank_memory_gb: float = Field(
-        8.0, gt=0, description="A bank whose vectors and ids would need more memory than this is refused."
+    index: Literal["auto", "exact", "ivf", "centroids"] = Field(
+        "auto",
+        description="How neighbours are searched. exact: among all images; ivf: among those of the nearest k-means "
+        "cells; centroids: among k-means centres instead of images, as in the paper; auto: exact or ivf, whichever "
+        "takes less time for the expected images.",
     )
+    expected_queries: int = Field(
+        100_000, ge=1, description="Images that the bank will score, roughly: what auto weighs the making of cells by."
+    )
+    nlist: int | None = Field(
+        None, ge=1, description="Cells of index ivf. By default four times the root of the number of images."
+    )
+    nprobe: int | None = Field(
+        None, ge=1, description="Cells visited by index ivf. By default as many as the recall asks for."
+    )
+    recall: float = Field(
+        0.99, gt=0, le=1, description="Share of the true nearest neighbours that index ivf has to find."
+    )
+    centroids: int = Field(100, ge=1, description="K-means centres of index centroids, at most.")
+    segment_rows: int | None = Field(
+        None,
+        ge=1,
+        description="Images of one segment of the bank. Segments that do not fit the memory together are searched one "
+        "after the other. By default one holds all.",
+    )
+    bank_memory_gb: float = Field(
+        8.0, gt=0, description="A bank whose segments would need more memory than this is refused."
+    )
+    search_memory_mb: int = Field(512, ge=16, description="Working memory of the neighbour search.")
+
+
+class AddConfig(RejectLimits):
+    """How confirmed normal images are added to a bank."""
+
+    bank_memory_gb: float = Field(8.0, gt=0, description="A bank whose segments would need more memory is refused.")
     search_memory_mb: int = Field(512, ge=16, description="Working memory of the neighbour search.")
 
 

@@ -12,8 +12,9 @@ from dn2.config import check_name
 from dn2.errors import SchemaError
 from dn2.groups.pooling import Pooling
 from dn2.groups.sizes import Sizes
-from dn2.neighbors.bank import keys, segment_vectors
-from dn2.neighbors.exact import Neighbors, search
+from dn2.neighbors.exact import search
+from dn2.neighbors.products import Neighbors
+from dn2.neighbors.segments import keys, segment_vectors
 from dn2.neighbors.vectors import load_vectors
 from dn2.neighbors.versions import current_version, read_version
 from dn2.records import GroupBankVersion

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dn2.errors import ConfigError
-from dn2.neighbors.bank import keys
+from dn2.neighbors.segments import keys
 from dn2.records import Embedded, EmbeddedShard
 from dn2.scoring.rows import living_rows
 from dn2.store.foreign import is_table

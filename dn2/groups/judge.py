@@ -12,7 +12,7 @@ from dn2.config import GroupScoreConfig
 from dn2.groups.bank import GroupBank, group_keys
 from dn2.groups.grouping import Grouping
 from dn2.groups.pooling import Totals, check_group_memory
-from dn2.neighbors.exact import Neighbors
+from dn2.neighbors.products import Neighbors
 from dn2.progress import advance
 from dn2.records import Embedded
 from dn2.scoring.rows import image_vectors

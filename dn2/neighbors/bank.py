@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
-from functools import lru_cache
-from typing import cast
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from dn2.errors import BankError, SchemaError
-from dn2.neighbors.exact import Neighbors, search
-from dn2.neighbors.vectors import load_vectors
+from dn2.neighbors.choice import needed_gb
+from dn2.neighbors.products import Neighbors, tensor
+from dn2.neighbors.segments import OWN, Segment, keys, merged
 from dn2.neighbors.versions import read_version
 from dn2.records import BankVersion
 from dn2.store import layout
-from dn2.store.schemas import BANK_ROWS, CALIBRATION, Schema
+from dn2.store.schemas import BANK_ROWS, CALIBRATION
 from dn2.store.storage import Store
-from dn2.store.tables import concat, iter_rows, read_config, read_table
-
-_BYTES_PER_ROW = 300  # ids, URI and keys of one row in memory, rounded up
-
-
-def keys(values: Iterable[str | None]) -> npt.NDArray[np.int64]:
-    """Return (N,) int64 that are equal where the texts are, and -1 where there is none."""
-    numbers = (
-        -1 if value is None else int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), signed=True)
-        for value in values
-    )
-    return np.fromiter(numbers, np.int64)
+from dn2.store.tables import concat, iter_rows, read_table
 
 
 def prepared(vectors: npt.NDArray[np.float16], metric: str) -> npt.NDArray[np.float16]:
     """Return (N, D) float16 embeddings as a bank of this metric holds them: as they are, or of length 1."""
     if metric == "l2":
         return vectors
-    wide = vectors.astype(np.float32)
+    wide = tensor(vectors).float().numpy()
     return cast(
         "npt.NDArray[np.float16]",
         (wide / np.linalg.norm(wide, axis=1, keepdims=True).clip(1e-12)).astype(np.float16),
@@ -44,32 +33,17 @@ def prepared(vectors: npt.NDArray[np.float16], metric: str) -> npt.NDArray[np.fl
 
 
 def check_memory(rows: int, dim: int, budget_gb: float) -> None:
-    """Refuse a bank that would not fit.
+    """Refuse vectors that would not fit.
 
     Raises:
-        BankError: its vectors and ids need more than `budget_gb`.
+        BankError: with their ids they need more than `budget_gb`.
     """
-    needed = rows * (2 * dim + _BYTES_PER_ROW) / 2**30
+    needed = needed_gb(rows, dim)
     if needed > budget_gb:
         raise BankError(
             f"bank of {rows} rows of length {dim}: needs {needed:.2f} GiB, expected at most bank_memory_gb = "
             f"{budget_gb:g}; raise the setting or train with fewer images"
         )
-
-
-def segment_vectors(store: Store, path: str, rows: Schema = BANK_ROWS) -> npt.NDArray[np.float16]:
-    """Return the vectors of a segment, (N, D) float16, memory-mapped.
-
-    Args:
-        store: where it lies.
-        path: of the segment.
-        rows: what its rows are.
-
-    Raises:
-        NotFoundError: one of its files is missing.
-        SchemaError: one of them is damaged.
-    """
-    return load_vectors(store, f"{path}.npy", read_config(store, f"{path}.parquet", rows)["vectors_crc32"])
 
 
 def calibration_scores(store: Store, record: BankVersion) -> npt.NDArray[np.float32]:
@@ -102,46 +76,72 @@ def shards_of(store: Store, record: BankVersion, image_ids: set[str]) -> dict[st
 class Bank:
     """An opened bank version, ready to be searched.
 
+    If its segments do not fit the memory together, only one is open at a time.
+
     Attributes:
         record: its version.
-        vectors: (N, D) float16, memory-mapped.
-        rows: Arrow table with one row for each vector, in the same order of the same segment.
+        segments: in the order of the version's rows.
+        held: segments of images that are not among the rows, but calibrate the bank.
         calibration: (n,) float32 scores of normal images that did not help to make them, ascending.
     """
 
-    def __init__(self, record: BankVersion, store: Store) -> None:
-        self.record = record
-        segments = read_version(store, record.name, record.version)["segments"]
-        paths = [layout.bank_segment(record.name, segment) for segment in segments]
-        arrays = [segment_vectors(store, path) for path in paths]
-        self.vectors: npt.NDArray[np.float16] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-        self.rows = concat([read_table(store, f"{path}.parquet", BANK_ROWS) for path in paths])
-        if self.vectors.shape != (record.rows, record.dim) or self.rows.num_rows != record.rows:
-            raise SchemaError(
-                f"bank {record.name!r} version {record.version}: got {self.vectors.shape} vectors and "
-                f"{self.rows.num_rows} ids, expected {(record.rows, record.dim)}"
-            )
-        self.calibration = calibration_scores(store, record)
-        self._keys = np.stack([keys(self.rows[name].to_pylist()) for name in ("image_id", "content_sha256")])
+    def __init__(self, record: BankVersion, store: Store, document: dict[str, Any], *, memory_gb: float) -> None:
+        self.record, self._store, self._memory_gb = record, store, memory_gb
+        removed = frozenset(document.get("removed_ids", ()))
+        self.segments, self.held = (
+            [Segment(store, layout.bank_segment(record.name, name), removed) for name in document.get(names, ())]
+            for names in ("segments", "held")
+        )
+        self._first = np.concatenate([[0], np.cumsum([segment.count for segment in self.segments])])
+        for segment in self.segments:
+            needed = self._needed(segment)
+            if needed > memory_gb:
+                raise BankError(
+                    f"bank {record.name!r}: a segment of {segment.count} rows of length {record.dim} needs "
+                    f"{needed:.2f} GiB, expected at most bank_memory_gb = {memory_gb:g}; raise the setting, or train "
+                    f"the bank again with a smaller segment_rows"
+                )
 
     @classmethod
     def open(cls, store: Store, record: BankVersion, *, memory_gb: float) -> Bank:
         """Return the opened bank; the last one is kept for the next caller in this process.
 
         Raises:
-            BankError: it does not fit `memory_gb`.
+            BankError: one of its segments does not fit `memory_gb`.
             NotFoundError: one of its files is missing.
+            SchemaError: one of its files is damaged.
         """
-        check_memory(record.rows, record.dim, memory_gb)
-        return _opened(store.uri, record)
+        return _opened(store.uri, record, memory_gb)
+
+    def loads(self) -> list[range]:
+        """Return which segments fit the memory together: all of them, or several runs of neighbours."""
+        runs: list[range] = []
+        used = 0.0
+        for number, segment in enumerate(self.segments):
+            needed = self._needed(segment)
+            if runs and used + needed <= self._memory_gb:
+                runs[-1], used = range(runs[-1].start, number + 1), used + needed
+            else:
+                runs.append(range(number, number + 1))
+                used = needed
+        return runs
+
+    def _needed(self, segment: Segment) -> float:
+        return needed_gb(segment.count, self.record.dim, self.record.nlist if segment.divided else 0)
+
+    @property
+    def vectors(self) -> npt.NDArray[np.float16]:
+        """(N, D) float16, memory-mapped if there is one segment; those of removed images too."""
+        arrays = [segment.vectors for segment in self.segments]
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+    @property
+    def rows(self) -> Any:
+        """Arrow table with one row for each vector, in the same order."""
+        return concat([segment.table for segment in self.segments])
 
     def search(
-        self,
-        vectors: npt.NDArray[np.float16],
-        image_ids: list[str],
-        contents: list[str],
-        *,
-        memory_mb: int,
+        self, vectors: npt.NDArray[np.float16], image_ids: list[str], contents: list[str], *, memory_mb: int
     ) -> Neighbors:
         """Return the k nearest bank rows of each image, never a row that is the image itself, by id or content.
 
@@ -150,18 +150,93 @@ class Bank:
             image_ids: of the Q images.
             contents: sha256 of the Q images' bytes.
             memory_mb: working memory, in MiB.
+
+        Raises:
+            BankError: fewer than k rows are left for an image once its own are passed over.
         """
-        query_keys = np.stack([keys(image_ids), keys(contents)])
-        return search(
-            prepared(vectors, self.record.metric),
-            self.vectors,
-            self.record.k,
-            query_keys=query_keys,
-            bank_keys=self._keys,
-            memory_mb=memory_mb,
-        )
+        own = np.stack([keys(image_ids), keys(contents)])
+        return self.complete(self.nearest(prepared(vectors, self.record.metric), own, memory_mb=memory_mb))
+
+    def nearest(
+        self,
+        queries: npt.NDArray[np.float16],
+        query_keys: npt.NDArray[np.int64],
+        *,
+        memory_mb: int,
+        columns: tuple[str, ...] = OWN,
+        among: Sequence[int] | None = None,
+        exact: bool = False,
+    ) -> Neighbors:
+        """Return the k nearest rows of all segments or some, -1 where there are fewer.
+
+        Args:
+            queries: (Q, D) float16, prepared for the metric.
+            query_keys: (M, Q) int64 keys of M columns.
+            memory_mb: working memory, in MiB.
+            columns: which; rows with the same key in one of them are passed over.
+            among: numbers of segments; by default all.
+            exact: search all rows, whatever the index.
+        """
+        found = []
+        together = len(self.loads()) == 1
+        for number in range(len(self.segments)) if among is None else among:
+            segment = self.segments[number]
+            mine = segment.search(
+                queries,
+                self.record.k,
+                nprobe=0 if exact else self.record.nprobe,
+                query_keys=query_keys,
+                columns=columns,
+                memory_mb=memory_mb,
+            )
+            found.append((int(self._first[number]), mine))
+            if not together:
+                segment.let_go()
+        return merged(found, self.record.k)
+
+    def complete(self, found: Neighbors) -> Neighbors:
+        """Return what was found if it is k rows for every query.
+
+        Raises:
+            BankError: it is not.
+        """
+        if (found.rows < 0).any():
+            raise BankError(
+                f"k: got {self.record.k}, but fewer bank rows are left for a query once its own are passed over"
+            )
+        return found
+
+    def described(self, rows: npt.NDArray[np.int64]) -> tuple[list[str], list[str]]:
+        """Return the image ids and URIs of (M,) rows."""
+        ids, uris = [""] * len(rows), [""] * len(rows)
+        owner = np.searchsorted(self._first, rows, side="right") - 1
+        together = len(self.loads()) == 1
+        for number in np.unique(owner):
+            segment, places = self.segments[number], np.flatnonzero(owner == number)
+            found = segment.table.select(["image_id", "uri"]).take(rows[places] - self._first[number])
+            for place, name, uri in zip(places, found["image_id"].to_pylist(), found["uri"].to_pylist(), strict=True):
+                ids[place], uris[place] = name, uri
+            if not together:
+                segment.let_go()
+        return ids, uris
+
+    @cached_property
+    def calibration(self) -> npt.NDArray[np.float32]:
+        """The calibration scores."""
+        return calibration_scores(self._store, self.record)
 
 
 @lru_cache(maxsize=1)
-def _opened(store_uri: str, record: BankVersion) -> Bank:
-    return Bank(record, Store.open(store_uri))
+def _opened(store_uri: str, record: BankVersion, memory_gb: float) -> Bank:
+    store = Store.open(store_uri)
+    bank = Bank(record, store, read_version(store, record.name, record.version), memory_gb=memory_gb)
+    rows = sum(segment.count for segment in bank.segments)
+    if rows - record.removed != record.rows:
+        raise SchemaError(
+            f"bank {record.name!r} version {record.version}: got segments of {rows} rows, {record.removed} of them "
+            f"removed, expected {record.rows}"
+        )
+    if len(bank.loads()) == 1:
+        for segment in bank.segments:
+            segment.check()
+    return bank

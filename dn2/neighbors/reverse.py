@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from dn2.neighbors.exact import Keys, Products
+from dn2.neighbors.products import Products, Rows, Visit
 
 _QUERIES = 1024  # per block
 
@@ -33,12 +33,12 @@ def distances_to(
         centers: (S, D) float16.
         center_keys: (M, S) int64.
     """
-    keyed = Keys(query_keys, center_keys)
+    rows, visits = Rows(centers, center_keys), [Visit(0, len(centers))]
     for low in range(0, len(queries), _QUERIES):
-        numbers = np.arange(low, min(low + _QUERIES, len(queries)))
-        products = Products(queries[numbers], numbers, centers, keyed, len(centers), "cpu")
-        for _, block in products:
-            yield np.maximum(block.numpy() + products.norms.astype(np.float32)[:, None], 0)
+        block = slice(low, low + _QUERIES)
+        products = Products(queries[block], query_keys[:, block], rows, visits)
+        for _, values in products:
+            yield np.maximum(values.numpy() + products.norms.astype(np.float32)[:, None], 0)
 
 
 def radii(distances: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.float32]:

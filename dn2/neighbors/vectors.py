@@ -51,7 +51,7 @@ def load_vectors(store: Store, path: str, checksum: int) -> npt.NDArray[np.float
     try:
         if _crc32(file) != checksum:
             raise damaged
-        vectors: npt.NDArray[np.float16] = np.load(file, mmap_mode="r")
+        vectors: npt.NDArray[np.float16] = np.load(file, mmap_mode="c")  # what is written stays in memory
     except (ValueError, EOFError, OSError) as error:
         raise damaged from error
     return vectors

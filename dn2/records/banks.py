@@ -6,6 +6,25 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Fidelity:
+    """How an index differs from exact search among the same images, measured on images that are not among them.
+
+    Attributes:
+        images: on how many it was measured.
+        recall: share of the true k nearest neighbours that the index finds; None for centres, which are no images.
+        rank_correlation: Spearman's, of the scores.
+        score_error: mean of |score - exact score| / exact score.
+        flipped: images of them that lie on the other side of the threshold, each index with its own for the same rate.
+    """
+
+    images: int
+    recall: float | None
+    rank_correlation: float
+    score_error: float
+    flipped: int
+
+
+@dataclass(frozen=True, slots=True)
 class BankVersion:
     """One immutable version of a feature bank.
 
@@ -27,6 +46,14 @@ class BankVersion:
         dropped: training images that cleaning kept out of the bank.
         contamination: share of the training images taken for anomalies: so many scores do not calibrate.
         contamination_estimated: whether that share was estimated; otherwise it was given.
+        index: exact, ivf or centroids: what its first segments are searched by.
+        why: why that index.
+        nlist: cells of ivf, or centres.
+        nprobe: cells visited by ivf; 0 otherwise.
+        segment_count: how many segments it has.
+        removed: images that were taken out after it was trained.
+        copies: images of the bank with the same bytes as another one.
+        fidelity: how much the index differs from exact search; None where it is exact.
     """
 
     name: str
@@ -46,6 +73,39 @@ class BankVersion:
     dropped: int = 0
     contamination: float = 0.0
     contamination_estimated: bool = False
+    index: str = "exact"
+    why: str = ""
+    nlist: int = 0
+    nprobe: int = 0
+    segment_count: int = 1
+    removed: int = 0
+    copies: int = 0
+    fidelity: Fidelity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What became of a bank to which images were added, or from which some were removed.
+
+    Attributes:
+        bank: its current version now.
+        added: images that are new in it.
+        held_out: further new images, which calibrate it.
+        known: images that it had already.
+        copies: images that were not added because it has one with the same bytes.
+        copy_uris: where some of them lie.
+        removed: images that are no longer in it.
+        rejected: images that could not be read.
+    """
+
+    bank: BankVersion
+    added: int = 0
+    held_out: int = 0
+    known: int = 0
+    copies: int = 0
+    copy_uris: tuple[str, ...] = ()
+    removed: int = 0
+    rejected: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from dn2.config import CleanConfig, fingerprint
 from dn2.errors import BankError, ConfigError, SchemaError
-from dn2.neighbors.bank import check_memory, keys, prepared
+from dn2.neighbors.bank import check_memory, prepared
 from dn2.neighbors.exact import search
+from dn2.neighbors.segments import keys
 from dn2.progress import advance
 from dn2.records import Cleaning, Embedded
 from dn2.reports.cleaning import finished_cleaning, write_cleaning

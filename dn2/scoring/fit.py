@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from logging import getLogger
 from typing import Any
 
@@ -14,24 +14,35 @@ import numpy.typing as npt
 
 from dn2.config import FitConfig, check_name, fingerprint
 from dn2.errors import BankError
-from dn2.neighbors.bank import check_memory, keys, prepared, segment_vectors
-from dn2.neighbors.exact import search
-from dn2.neighbors.vectors import write_vectors
+from dn2.neighbors.bank import Bank, prepared
+from dn2.neighbors.build import nprobe_for
+from dn2.neighbors.choice import Choice, choose_index
+from dn2.neighbors.exact import at_most
+from dn2.neighbors.lay_out import gathered, lay_out
+from dn2.neighbors.products import Rows
+from dn2.neighbors.segments import keys, keys_of, write_segment
 from dn2.neighbors.versions import check_kind, make_current, open_bank, publish
-from dn2.progress import advance
 from dn2.records import BankVersion, Cleaning, Embedded
-from dn2.scoring.calibration import LEAVE_ONE_OUT_ROWS, held_out_rows, trusted, usable_groups
+from dn2.scoring.calibrating import CalibrationImages
+from dn2.scoring.calibration import LEAVE_ONE_OUT_ROWS, held_out_rows, trusted
 from dn2.scoring.cleaning import kept_rows
+from dn2.scoring.fidelity import fidelity
 from dn2.scoring.rows import check_rejects, described, dim_of, image_rows, image_vectors
-from dn2.scoring.scores import mean_distance, threshold_at
+from dn2.scoring.scores import threshold_at
 from dn2.store import layout
 from dn2.store.documents import BANK_VERSION
 from dn2.store.lock import locked
-from dn2.store.schemas import BANK_ROWS, CALIBRATION
+from dn2.store.schemas import CALIBRATION
 from dn2.store.storage import Store
 from dn2.store.tables import keep_rows, writing
 
 log = getLogger(__name__)
+_FORMAT = 2  # raised when a version's files get another meaning: older ones are made anew
+_COMPARED = 1_000  # images that choose how many cells are visited, and as many that measure what that costs
+_SETTINGS = {
+    *("k", "metric", "false_alarm_rate", "calibration", "index", "expected_queries"),
+    *("nlist", "nprobe", "recall", "centroids", "segment_rows"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,50 +102,153 @@ def fit(
 def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cleaning: Cleaning | None) -> BankVersion:
     """Return the version that these embeddings and settings make, from the store if it is there already."""
     images, cleaned = described(embedded), [] if cleaning is None else [cleaning.fingerprint]
-    settings = config.model_dump(mode="json", include={"k", "metric", "false_alarm_rate", "calibration"})
-    version = fingerprint([name, embedded.embedder, images, settings, *cleaned])
+    settings = config.model_dump(mode="json", include=_SETTINGS)
+    version = fingerprint([_FORMAT, name, embedded.embedder, images, settings, *cleaned])
     if store.exists(layout.bank_version(name, version)):
         return open_bank(store, name, version=version)
-    dim = dim_of(embedded, store)
-    check_memory(embedded.embedded if cleaning is None else cleaning.kept, dim, config.bank_memory_gb)
-    rows = image_rows(embedded, store)
-    split = _split(rows, config, np.ones(rows.num_rows, bool) if cleaning is None else kept_rows(rows, store, cleaning))
-    segment = fingerprint([embedded.embedder, images, config.metric, split.method, *cleaned])
-    _write_segment(store, layout.bank_segment(name, segment), embedded, rows, split.in_bank, config)
-    scores = _calibrate(store, layout.bank_segment(name, segment), embedded, rows, split, config)
-    normal = trusted(scores, 0.0 if cleaning is None else cleaning.contamination)
-    scores, calibrated = scores[normal], keep_rows(keep_rows(rows, split.calibrates), normal)
-    threshold, attainable = threshold_at(scores, config.false_alarm_rate)
+    rows, dim = image_rows(embedded, store), dim_of(embedded, store)
+    kept = np.ones(rows.num_rows, bool) if cleaning is None else kept_rows(rows, store, cleaning)
+    split = _split(rows, config, kept)
+    bank_rows, in_bank = keep_rows(rows, split.in_bank), int(split.in_bank.sum())
+    choice = _choice(in_bank, dim, config)
+    log.info("bank %s: index %s, %s; its search needs %.2f GiB", name, choice.index, choice.why, choice.memory_gb)
     record = BankVersion(
         name=name,
         version=version,
         embedder=embedded.embedder,
-        rows=int(split.in_bank.sum()),
+        rows=in_bank,
         dim=dim,
-        k=config.k,
+        k=min(config.k, choice.nlist) if choice.index == "centroids" else config.k,
         metric=config.metric,
-        threshold=threshold,
+        threshold=0.0,
         false_alarm_rate=config.false_alarm_rate,
-        attainable_rate=attainable,
+        attainable_rate=config.false_alarm_rate,
         calibration=split.method,
-        calibration_rows=len(scores),
+        calibration_rows=0,
         rejected=embedded.rejected,
         cleaning=None if cleaning is None else layout.cleaning(cleaning.fingerprint),
         dropped=0 if cleaning is None else cleaning.dropped,
         contamination=0.0 if cleaning is None else cleaning.contamination,
         contamination_estimated=cleaning is not None and cleaning.estimated,
+        index=choice.index,
+        why=choice.why,
+        nlist=choice.nlist,
+        copies=in_bank - len(np.unique(keys(bank_rows["content_sha256"].to_pylist()))),
     )
-    footer = {"method": split.method, **settings, "contamination": record.contamination}
-    with writing(store, layout.bank_calibration(name, version), CALIBRATION, footer) as file:
-        file.write(
-            {
-                **{c: calibrated[c].combine_chunks() for c in ("image_id", "group_id", "label")},
-                "score": scores,
-            }
-        )
+    parts = {"embedder": embedded.embedder, "metric": config.metric}
+    base = fingerprint([_FORMAT, embedded.embedder, images, {**settings, "k": None}, split.method, *cleaned])
+    with gathered((in_bank, dim), _vectors(embedded, store, split.in_bank, config.metric)) as vectors:
+        limit = config.segment_rows
+        segments = lay_out(store, name, vectors, bank_rows, choice, name=base, segment_rows=limit, footer=parts)
+        held = _hold_out(store, name, f"{base}-held", embedded, rows, split, parts)
+        document: dict[str, Any] = {"segments": segments, "held": held}
+        bank = Bank(record, store, document, memory_gb=config.bank_memory_gb)
+        record = replace(record, segment_count=len(segments), rows=sum(segment.count for segment in bank.segments))
+        bank.record = record
+        images_in = CalibrationImages(bank, set(keep_rows(rows, split.calibrates)["image_id"].to_pylist()))
+        record = bank.record = _measured(bank, images_in, Rows(vectors, keys_of(bank_rows, images_in.columns)), config)
+    scores = images_in.scores(memory_mb=config.search_memory_mb)
+    normal = trusted(scores, record.contamination)
+    record = with_calibration(record, store, keep_rows(images_in.table, normal), scores[normal])
     store.write(layout.bank_probes(name, version), store.read(layout.probes(embedded.embedder)))
-    publish(store, record, segments=[segment], config=config.model_dump(mode="json"))
+    publish(store, record, **document, config=config.model_dump(mode="json"))
     return record
+
+
+def _choice(rows: int, dim: int, config: FitConfig) -> Choice:
+    """Return the index that the settings ask for."""
+    return choose_index(
+        rows,
+        dim,
+        index=config.index,
+        expected_queries=config.expected_queries,
+        nlist=config.nlist,
+        centroids=config.centroids,
+        segment_rows=config.segment_rows,
+        budget_gb=config.bank_memory_gb,
+    )
+
+
+def _vectors(
+    embedded: Embedded, store: Store, wanted: npt.NDArray[np.bool_], metric: str
+) -> Iterator[npt.NDArray[np.float16]]:
+    """Yield the vectors of those of all N images that are wanted, (N,) bool, as a bank of the metric holds them."""
+    read = 0
+    for vectors in image_vectors(embedded, store):
+        yield prepared(vectors[wanted[read : read + len(vectors)]], metric)
+        read += len(vectors)
+
+
+def _hold_out(
+    store: Store, bank: str, name: str, embedded: Embedded, rows: Any, split: _Split, footer: dict[str, Any]
+) -> list[str]:
+    """Write a segment of the images that calibrate the bank and are not in it; return its name, if there are any."""
+    mask = split.calibrates & ~split.in_bank
+    if not mask.any():
+        return []
+    blocks = _vectors(embedded, store, mask, footer["metric"])
+    shape = (int(mask.sum()), dim_of(embedded, store))
+    write_segment(store, layout.bank_segment(bank, name), keep_rows(rows, mask), shape, blocks, footer)
+    return [name]
+
+
+def _measured(bank: Bank, images: CalibrationImages, everything: Rows, config: FitConfig) -> BankVersion:
+    """Return the record of a bank with the cells to visit, and with what its index costs in accuracy.
+
+    What chooses the number of cells is not what the accuracy is measured on.
+
+    Args:
+        bank: not published yet.
+        images: that calibrate it.
+        everything: what exact search would search.
+        config: recall or nprobe, and limits.
+    """
+    record, memory = bank.record, config.search_memory_mb
+    if record.index == "exact":
+        return record
+    drawn = images.sample(2 * _COMPARED)
+    choosing, comparing = drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
+    if record.index == "ivf":
+        queries, mine = images.queries(choosing if len(choosing) else drawn)
+        nprobe = config.nprobe or max(
+            nprobe_for(
+                queries,
+                Rows(segment.vectors, segment.keys(images.columns)),
+                segment.cells,
+                record.k,
+                config.recall,
+                query_keys=mine,
+                memory_mb=memory,
+            )
+            for segment in bank.segments
+            if segment.cells is not None
+        )
+        bank.record = record = replace(record, nprobe=min(nprobe, record.nlist))
+    queries, mine = images.queries(comparing)
+    found = images.nearest(comparing, memory_mb=memory)
+    true = at_most(queries, everything, config.k, query_keys=mine, memory_mb=memory)
+    rate, centres = record.false_alarm_rate, record.index == "centroids"
+    return replace(record, fidelity=fidelity(found, true, rate, centres=centres))
+
+
+def with_calibration(record: BankVersion, store: Store, images: Any, scores: npt.NDArray[np.float32]) -> BankVersion:
+    """Write the calibration of a version, and return its record with the threshold that follows.
+
+    Args:
+        record: not published yet.
+        store: where to.
+        images: Arrow table of n images.
+        scores: (n,) float32, theirs.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    threshold, attainable = threshold_at(scores, record.false_alarm_rate)
+    footer = {"method": record.calibration, "k": record.k, "metric": record.metric}
+    footer |= {"contamination": record.contamination, "false_alarm_rate": record.false_alarm_rate}
+    with writing(store, layout.bank_calibration(record.name, record.version), CALIBRATION, footer) as file:
+        file.write({**{c: images[c].combine_chunks() for c in ("image_id", "group_id", "label")}, "score": scores})
+    return replace(record, threshold=threshold, attainable_rate=attainable, calibration_rows=len(scores))
 
 
 def _warn(record: BankVersion) -> None:
@@ -160,8 +274,14 @@ def _split(rows: Any, config: FitConfig, typical: npt.NDArray[np.bool_]) -> _Spl
         typical: (N,) which images cleaning has kept.
     """
     method = config.calibration
+    centres = config.index == "centroids"
     if method == "auto":
-        method = "leave-one-out" if rows.num_rows <= LEAVE_ONE_OUT_ROWS else "held-out"
+        method = "leave-one-out" if rows.num_rows <= LEAVE_ONE_OUT_ROWS and not centres else "held-out"
+    if centres and method == "leave-one-out":
+        raise BankError(
+            "calibration: got leave-one-out with index centroids, expected held-out: every image has a part in the "
+            "centres it would be compared with"
+        )
     contents = keys(rows["content_sha256"].to_pylist())
     calibrates = np.ones(rows.num_rows, bool)
     in_bank = typical
@@ -174,54 +294,9 @@ def _split(rows: Any, config: FitConfig, typical: npt.NDArray[np.bool_]) -> _Spl
                 f"(too few, or in groups too large), expected more images or smaller groups; or use leave-one-out"
             )
     distinct = len(np.unique(contents[in_bank]))
-    if distinct < config.k + 1:
+    if distinct < config.k + 1 and not centres:
         raise BankError(
             f"k: got {config.k} with {distinct} different normal images in the bank, expected at least "
             f"{config.k + 1}: an image is never its own neighbour; give more normal images or a smaller k"
         )
     return _Split(in_bank, calibrates, method)
-
-
-def _write_segment(
-    store: Store, path: str, embedded: Embedded, rows: Any, in_bank: npt.NDArray[np.bool_], config: FitConfig
-) -> None:
-    if store.exists(f"{path}.parquet"):
-        return
-
-    def blocks() -> Iterator[npt.NDArray[np.float16]]:
-        read = 0
-        for vectors in image_vectors(embedded, store):
-            yield prepared(vectors[in_bank[read : read + len(vectors)]], config.metric)
-            read += len(vectors)
-
-    shape = (int(in_bank.sum()), dim_of(embedded, store))
-    checksum = write_vectors(store, f"{path}.npy", shape, blocks())
-    footer = {"embedder": embedded.embedder, "metric": config.metric, "vectors_crc32": checksum}
-    with writing(store, f"{path}.parquet", BANK_ROWS, footer) as file:
-        table = keep_rows(rows, in_bank)
-        file.write({column: table[column].combine_chunks() for column in table.column_names})
-
-
-def _calibrate(
-    store: Store, path: str, embedded: Embedded, rows: Any, split: _Split, config: FitConfig
-) -> npt.NDArray[np.float32]:
-    """Return the scores of the rows that calibrate, in their order: each against the bank rows that are not itself."""
-    bank = segment_vectors(store, path)
-    row_keys = np.stack([keys(rows[column].to_pylist()) for column in ("image_id", "content_sha256", "group_id")])
-    row_keys[2] = usable_groups(row_keys[2], row_keys[1], config.k, split.in_bank)
-    parts: list[npt.NDArray[np.float32]] = []
-    read = 0
-    for vectors in image_vectors(embedded, store):
-        mine = np.flatnonzero(split.calibrates[read : read + len(vectors)])
-        found = search(
-            prepared(vectors[mine], config.metric),
-            bank,
-            config.k,
-            query_keys=row_keys[:, read + mine],
-            bank_keys=row_keys[:, split.in_bank],
-            memory_mb=config.search_memory_mb,
-        )
-        parts.append(mean_distance(found.distances))
-        read += len(vectors)
-        advance("calibrate", len(mine), total=int(split.calibrates.sum()))
-    return np.concatenate(parts)

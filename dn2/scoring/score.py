@@ -165,8 +165,7 @@ def _rows(shard: EmbeddedShard, store: Store, record: BankVersion, config: Score
         nearest = bank.search(vectors, ids, contents, memory_mb=config.search_memory_mb)
         scores = mean_distance(nearest.distances)
         rarity = p_values(bank.calibration, scores)
-        neighbors = bank.rows.select(["image_id", "uri"]).take(nearest.rows.reshape(-1))
-        names = {name: neighbors[name].to_pylist() for name in ("image_id", "uri")}
+        names = dict(zip(("image_id", "uri"), bank.described(nearest.rows.reshape(-1)), strict=True))
         k = nearest.rows.shape[1]
         for place, row in enumerate(np.flatnonzero(valid)):
             found["score"][row] = scores[place]

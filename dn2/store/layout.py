@@ -58,6 +58,11 @@ def bank_cells(segment: str) -> str:
     return f"{segment}.cells.npy"
 
 
+def segment_cells(segment: str) -> str:
+    """Return the path of the k-means cells in which the rows of a bank segment lie."""
+    return f"{segment}.cells.parquet"
+
+
 def bank_calibration(name: str, version: str) -> str:
     """Return the path of a bank version's calibration scores."""
     return f"banks/{name}/versions/{version}.calibration.parquet"
@@ -86,6 +91,11 @@ def bank_pointer(name: str) -> str:
 def scores(bank_name: str, fingerprint: str) -> str:
     """Return the folder of a batch's scores, of which reports are made."""
     return f"scores/{bank_name}/{fingerprint}"
+
+
+def found(scores_folder: str, segments: str, number: int) -> str:
+    """Return the path of what one shard of a batch has for neighbours in some segments of a bank."""
+    return f"{scores_folder}/found-{segments}/part-{number:05d}.parquet"
 
 
 def report(bank_name: str, fingerprint: str) -> str:

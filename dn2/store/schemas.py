@@ -118,6 +118,24 @@ BANK_ROWS = Schema(
     ),
 )
 
+CELLS = Schema(
+    "dn2.cells",
+    1,
+    pa.schema([_required("centroid", pa.list_(pa.float32())), _required("rows", pa.int64())]),  # in this order
+)
+
+FOUND = Schema(
+    "dn2.found",
+    1,
+    pa.schema(
+        [
+            _required("image_id", pa.string()),
+            _required("rows", pa.list_(pa.int64())),  # of the bank, nearest first; -1 where there are fewer
+            _required("distances", pa.list_(pa.float32())),  # squared
+        ]
+    ),
+)
+
 CALIBRATION = Schema(
     "dn2.calibration",
     1,

@@ -14,7 +14,8 @@ from hypothesis.extra.numpy import arrays
 import dn2
 from dn2.config import FitConfig
 from dn2.errors import BankError, ConfigError, NotFoundError, SchemaError, StoreError
-from dn2.neighbors.bank import Bank, keys, prepared, shards_of
+from dn2.neighbors.bank import Bank, prepared, shards_of
+from dn2.neighbors.segments import keys
 from dn2.neighbors.versions import open_bank, publish
 from dn2.store.storage import Store
 from tests.dn2.scoring.synthetic import normal_vectors, write_shards
@@ -149,11 +150,13 @@ def test_version_knows_its_parent_and_settings(store: Store, tmp_path: Path):
 
 def test_bank_over_the_memory_budget_is_refused_with_numbers(store: Store):
     message = (
-        r"bank of 30 rows of length 16: needs 0\.00 GiB, expected at most bank_memory_gb = 1e-06; raise the setting"
+        r"bank of 30 rows of length 16: needs 0\.00 GiB \(index exact\), expected at most bank_memory_gb = 1e-06; "
+        r"raise it, set segment_rows to at most 3, take index centroids"
     )
     with pytest.raises(BankError, match=message):
         fit(store, bank_memory_gb=1e-6)
     record = fit(store)
+    message = r"a segment of 30 rows of length 16 needs 0\.00 GiB, expected at most bank_memory_gb = 1e-06; raise"
     with pytest.raises(BankError, match=message):
         Bank.open(store, record, memory_gb=1e-6)
 

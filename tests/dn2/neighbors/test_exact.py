@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from dn2.errors import BankError
-from dn2.neighbors import exact
+from dn2.neighbors import exact, products
 from dn2.neighbors.exact import search
 from tests.dn2.neighbors.oracle import brute_force
 
@@ -147,7 +147,7 @@ def test_block_sizes_do_not_change_the_result(
 
     monkeypatch.setattr(exact, "_QUERIES", queries_at_once)
     monkeypatch.setattr(exact, "_UNSURE", unsure_at_once)
-    monkeypatch.setattr(exact, "_PAIRS", pairs_at_once)
+    monkeypatch.setattr(products, "_PAIRS", pairs_at_once)
     pieces = search(queries, bank, 4, query_keys=keys[0], bank_keys=keys[1], memory_mb=16)
 
     np.testing.assert_array_equal(pieces.rows, whole.rows)

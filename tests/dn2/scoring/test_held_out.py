@@ -26,7 +26,8 @@ def store(tmp_path: Path) -> Store:
 
 def rows_of(store: Store, record: dn2.BankVersion) -> tuple[list[int], list[int], np.ndarray]:
     """Return the numbers of the images in the bank, those of the calibration images, and their scores."""
-    (segment,) = (name for name in store.names(f"banks/{record.name}/segments") if name.endswith(".parquet"))
+    names = store.names(f"banks/{record.name}/segments")
+    (segment,) = (name for name in names if name.endswith(".parquet") and "-held" not in name)
     uris = read_table(store, f"banks/{record.name}/segments/{segment}", BANK_ROWS)["uri"].to_pylist()
     number_of = {image_id: int(uri.split("/")[-1][:-4]) for image_id, uri in _uris(store).items()}
     table = read_table(store, f"banks/{record.name}/versions/{record.version}.calibration.parquet", CALIBRATION)

@@ -1,0 +1,102 @@
+"""Which index suits a bank: from its size alone, before anything is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dn2.errors import BankError
+from dn2.neighbors.build import ITERATIONS, PER_CELL, usual_nlist
+
+_BYTES_PER_ROW = 300  # ids, URI and keys of one row in memory, rounded up
+
+# Work is counted in rows compared with one image: what exact search does at the speed of a large matrix product. The
+# constants say how many such rows something takes as long as (measured by benchmarks/neighbors.py).
+_VISITED, _POWER = 5.2, 0.7  # share of the bank that an image visits: 5.2 / cells ** 0.7
+_SLOWER = 1.5  # small products, and sorting what they give
+_READ = 0.06  # of the bank, for an image of a batch of 2,000: its share of reading every cell once
+_CELL = 1.5  # a product with a centroid, and looking after a cell
+_MEASURED = 2_500  # images compared with all rows to choose nprobe, and writing the rows in another order
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An index, and what it takes.
+
+    Attributes:
+        index: exact, ivf or centroids.
+        nlist: cells of a segment, or centres; 0 for exact.
+        memory_gb: what the bank needs in memory when it is searched, in GiB: its largest segment with its ids.
+        why: in words.
+    """
+
+    index: str
+    nlist: int
+    memory_gb: float
+    why: str
+
+
+def choose_index(
+    rows: int,
+    dim: int,
+    *,
+    index: str = "auto",
+    expected_queries: int = 100_000,
+    nlist: int | None = None,
+    centroids: int = 100,
+    segment_rows: int | None = None,
+    budget_gb: float = 8.0,
+) -> Choice:
+    """Return the index that a bank gets.
+
+    Args:
+        rows: normal images in the bank.
+        dim: length of an embedding.
+        index: auto, exact, ivf or centroids.
+        expected_queries: images that the bank will score.
+        nlist: cells, if the user has said so.
+        centroids: centres, at most.
+        segment_rows: images of a segment; None for one segment.
+        budget_gb: memory that its largest segment may need.
+
+    Raises:
+        BankError: it would need more.
+    """
+    largest = min(rows, segment_rows or rows)
+    cells = min(nlist or usual_nlist(largest), largest)
+    slow, fast = expected_queries * rows, building(rows, cells) + expected_queries * visiting(rows, cells)
+    chosen = index if index != "auto" else "ivf" if fast < slow else "exact"
+    if index != "auto":
+        why = "as asked for"
+    elif chosen == "ivf":
+        why = (
+            f"for {expected_queries:,} images, {cells:,} cells with their making take "
+            f"{fast / slow:.0%} of the time of comparing each with all {rows:,}"
+        )
+    else:
+        why = f"for {expected_queries:,} images, comparing each with all {rows:,} takes less time than to make cells"
+    nlist = {"exact": 0, "ivf": cells, "centroids": min(centroids, rows)}[chosen]
+    held = nlist if chosen == "centroids" else largest
+    memory = needed_gb(held, dim, nlist if chosen == "ivf" else 0)
+    if memory > budget_gb:
+        raise BankError(
+            f"bank of {rows} rows of length {dim}: needs {memory:.2f} GiB (index {chosen}), expected at most "
+            f"bank_memory_gb = {budget_gb:g}; raise it, set segment_rows to at most "
+            f"{max(1, int(budget_gb * 2**30 / (2 * dim + _BYTES_PER_ROW)))}, take index centroids, or train with "
+            f"fewer images"
+        )
+    return Choice(chosen, nlist, memory, why)
+
+
+def needed_gb(rows: int, dim: int, nlist: int = 0) -> float:
+    """Return the memory that a segment with its ids and cells needs when it is searched, in GiB."""
+    return (rows * (2 * dim + _BYTES_PER_ROW) + nlist * 4 * dim) / 2**30
+
+
+def visiting(rows: int, cells: int) -> float:
+    """Return how many rows' worth of work one image is for an index of cells."""
+    return _CELL * cells + (_SLOWER * min(1.0, _VISITED / cells**_POWER) + _READ) * rows
+
+
+def building(rows: int, cells: int) -> float:
+    """Return how many rows' worth of work it is to make cells: k-means on a sample, assigning all rows, nprobe."""
+    return float(min(rows, PER_CELL * cells) * cells * ITERATIONS + rows * cells + _MEASURED * rows)

@@ -1,0 +1,100 @@
+"""Lay a bank's vectors out as segments: as they come, cell by cell, or as centres in place of them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dn2.errors import StoreError
+from dn2.neighbors.build import centres_of, divide
+from dn2.neighbors.choice import Choice
+from dn2.neighbors.segments import write_segment
+from dn2.store import layout
+from dn2.store.cache import cache_dir
+from dn2.store.storage import Store
+
+_BLOCK = 10_000  # rows written at a time
+
+
+@contextmanager
+def gathered(shape: tuple[int, int], blocks: Iterable[npt.NDArray[np.float16]]) -> Iterator[npt.NDArray[np.float16]]:
+    """Yield blocks of rows as one memory-mapped (N, D) float16 array, for as long as it is needed.
+
+    It lies in a file of the cache folder that has no name: it is gone when the process ends, however that ends.
+
+    Raises:
+        StoreError: the cache folder cannot be written.
+    """
+    folder = cache_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for block in blocks:
+                file.write(np.ascontiguousarray(block, "<f2").data)
+            file.flush()
+            yield np.memmap(file, "<f2", "c", shape=shape) if shape[0] else np.empty(shape, np.float16)
+    except OSError as error:
+        raise StoreError(
+            f"cache folder {folder}: cannot write {shape[0]} vectors of length {shape[1]} ({error}); make room, or set "
+            f"DN2_CACHE_DIR to another folder"
+        ) from error
+
+
+def lay_out(
+    store: Store,
+    bank: str,
+    vectors: npt.NDArray[np.float16],
+    table: Any,
+    choice: Choice,
+    *,
+    name: str,
+    segment_rows: int | None,
+    footer: dict[str, Any],
+) -> list[str]:
+    """Write the segments of a bank, and return their names.
+
+    Args:
+        store: where to.
+        bank: the bank's name.
+        vectors: (N, D) float16, prepared for its metric.
+        table: Arrow table with the columns of BANK_ROWS, in the same order.
+        choice: the index.
+        name: what the segments' names begin with: a fingerprint of all that they depend on.
+        segment_rows: rows of a segment at most; by default there is one.
+        footer: provenance.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    if choice.index == "centroids":
+        path = layout.bank_segment(bank, name)
+        if not store.exists(f"{path}.parquet"):
+            centres, nearest = centres_of(vectors, choice.nlist)
+            halves = _of_the_metric(centres, footer["metric"])
+            write_segment(store, path, table.take(nearest), halves.shape, [halves], {**footer, "centres": True})
+        return [name]
+    count = -(-len(vectors) // (segment_rows or len(vectors)))
+    bounds = [len(vectors) * number // count for number in range(count + 1)]
+    names = [name if count == 1 else f"{name}-{number:04d}" for number in range(count)]
+    for one, low, high in zip(names, bounds[:-1], bounds[1:], strict=True):
+        path, part = layout.bank_segment(bank, one), vectors[low:high]
+        if store.exists(f"{path}.parquet"):
+            continue
+        cells, order = None, np.arange(len(part))
+        if choice.index == "ivf":
+            cells, order = divide(part, min(choice.nlist, len(part)))
+        blocks = (part[order[start : start + _BLOCK]] for start in range(0, len(part), _BLOCK))
+        write_segment(store, path, table.slice(low, high - low).take(order), part.shape, blocks, footer, cells=cells)
+    return names
+
+
+def _of_the_metric(centres: npt.NDArray[np.float32], metric: str) -> npt.NDArray[np.float16]:
+    """Return centres as float16; of length 1 where all that they are compared with is."""
+    if metric == "cosine":
+        centres = centres / np.linalg.norm(centres, axis=1, keepdims=True).clip(1e-12)
+    return centres.astype(np.float16)

@@ -1,0 +1,91 @@
+"""Score the images that calibrate a bank, by the very index that will score others."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import numpy.typing as npt
+
+from dn2.neighbors.bank import Bank
+from dn2.neighbors.products import Neighbors
+from dn2.neighbors.segments import OWN, Segment
+from dn2.progress import advance
+from dn2.scoring.calibration import usable_groups
+from dn2.scoring.scores import mean_distance
+from dn2.store.tables import concat
+
+_AT_ONCE = 10_000  # images searched at a time
+
+
+class CalibrationImages:
+    """Those images of a bank, or held apart from it, whose own scores calibrate it.
+
+    Attributes:
+        table: Arrow table of BANK_ROWS, one row for each.
+    """
+
+    def __init__(self, bank: Bank, wanted: Collection[str]) -> None:
+        self._bank = bank
+        self._sides: list[tuple[Segment, npt.NDArray[np.int64]]] = []
+        in_bank = [segment for segment in bank.segments if not segment.centres]
+        for segment in [*in_bank, *bank.held]:
+            mine = np.array([name in wanted for name in segment.table["image_id"].to_pylist()], bool)
+            if segment.gone is not None:
+                mine &= ~segment.gone
+            self._sides.append((segment, np.flatnonzero(mine)))
+        self.table = concat([segment.table.take(rows) for segment, rows in self._sides])
+        self._columns = self._distinguishing(in_bank)
+
+    def _distinguishing(self, in_bank: list[Segment]) -> tuple[str, ...]:
+        """Return which columns keep an image from its own kind: the group too, if enough images are in others."""
+        if not in_bank:
+            return OWN
+        everything = ("image_id", "content_sha256", "group_id")
+        content, group = np.concatenate([segment.keys(everything)[1:] for segment, _ in self._sides], axis=1)
+        living = np.concatenate(
+            [
+                np.full(segment.count, segment in in_bank) & (True if segment.gone is None else ~segment.gone)
+                for segment, _ in self._sides
+            ]
+        )
+        usable = usable_groups(group, content, self._bank.record.k, living)
+        return everything if (usable != -1).any() else OWN
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def sample(self, count: int) -> npt.NDArray[np.int64]:
+        """Return the numbers of at most `count` of them, drawn at random, the same in every run."""
+        return np.random.default_rng(0).permutation(len(self))[:count]
+
+    def queries(self, numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int64]]:
+        """Return (Q, D) float16 vectors and (M, Q) int64 keys of some of them, in this order."""
+        bounds = np.concatenate([[0], np.cumsum([len(rows) for _, rows in self._sides])])
+        vectors = np.empty((len(numbers), self._bank.record.dim), np.float16)
+        keys = np.empty((len(self._columns), len(numbers)), np.int64)
+        for side, (segment, rows) in enumerate(self._sides):
+            places = np.flatnonzero((numbers >= bounds[side]) & (numbers < bounds[side + 1]))
+            mine = rows[numbers[places] - bounds[side]]
+            vectors[places], keys[:, places] = segment.vectors[mine], segment.keys(self._columns)[:, mine]
+        return vectors, keys
+
+    def nearest(self, numbers: npt.NDArray[np.int64], *, memory_mb: int, exact: bool = False) -> Neighbors:
+        """Return the neighbours of some of them, none of which is the image itself or of its group."""
+        vectors, keys = self.queries(numbers)
+        found = self._bank.nearest(vectors, keys, memory_mb=memory_mb, columns=self._columns, exact=exact)
+        return self._bank.complete(found)
+
+    def scores(self, *, memory_mb: int) -> npt.NDArray[np.float32]:
+        """Return (n,) float32 scores of all of them."""
+        parts = []
+        for low in range(0, len(self), _AT_ONCE):
+            numbers = np.arange(low, min(low + _AT_ONCE, len(self)))
+            parts.append(mean_distance(self.nearest(numbers, memory_mb=memory_mb).distances))
+            advance("calibrate", len(numbers), total=len(self))
+        return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Which columns' keys tell an image from others."""
+        return self._columns

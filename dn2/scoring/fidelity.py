@@ -1,0 +1,35 @@
+"""How much an index differs from exact search, on images that calibrate the bank."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from dn2.neighbors.products import Neighbors
+from dn2.records import Fidelity
+from dn2.scoring.scores import mean_distance, threshold_at
+
+
+def fidelity(found: Neighbors, true: Neighbors, false_alarm_rate: float, *, centres: bool = False) -> Fidelity:
+    """Return how what an index found for (Q,) images differs from what there is.
+
+    Args:
+        found: (Q, k), by the index.
+        true: (Q, K), by exact search among the same images.
+        false_alarm_rate: share of the images that lies above either's threshold.
+        centres: the index holds centres instead of images.
+    """
+    scores, exact = mean_distance(found.distances), mean_distance(true.distances)
+    flags = [of > np.float32(threshold_at(of, false_alarm_rate)[0]) for of in (scores, exact)]
+    # a row at the same distance as the k-th is as good as the k-th: copies must not count as misses
+    hits = (found.distances <= true.distances[:, -1:]).sum(1)
+    constant = np.ptp(scores) == 0 or np.ptp(exact) == 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        errors = np.where(scores == exact, 0, np.abs(scores.astype(np.float64) - exact) / exact)
+    return Fidelity(
+        images=len(scores),
+        recall=None if centres else float(hits.mean() / found.distances.shape[1]),
+        rank_correlation=float(np.array_equal(scores, exact)) if constant else float(spearmanr(scores, exact)[0]),
+        score_error=float(errors[np.isfinite(errors)].mean()) if np.isfinite(errors).any() else 0.0,
+        flipped=int((flags[0] != flags[1]).sum()),
+    )
