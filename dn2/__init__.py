@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dn2.config import (
+        AddConfig,
         CleanConfig,
         EmbedConfig,
         FitConfig,
@@ -41,16 +42,18 @@ if TYPE_CHECKING:
     from dn2.neighbors.versions import open_bank, use_version
     from dn2.overview.records import Overview
     from dn2.overview.show import show
-    from dn2.records import BankVersion, Cleaning, Dataset, Embedded, GroupBankVersion, GroupReport, Report
+    from dn2.records import BankVersion, Cleaning, Dataset, Embedded, GroupBankVersion, GroupReport, Growth, Report
     from dn2.reports.export import export
     from dn2.scoring.cleaning import clean
     from dn2.scoring.fit import fit
+    from dn2.scoring.grow import add, remove
     from dn2.scoring.rethreshold import rethreshold
     from dn2.scoring.score import score
     from dn2.store.storage import Store
 
 _HOMES = {
     "dn2.config": (
+        "AddConfig",
         "CleanConfig",
         "EmbedConfig",
         "FitConfig",
@@ -80,10 +83,20 @@ _HOMES = {
     "dn2.neighbors.versions": ("open_bank", "use_version"),
     "dn2.overview.records": ("Overview",),
     "dn2.overview.show": ("show",),
-    "dn2.records": ("BankVersion", "Cleaning", "Dataset", "Embedded", "GroupBankVersion", "GroupReport", "Report"),
+    "dn2.records": (
+        "BankVersion",
+        "Cleaning",
+        "Dataset",
+        "Embedded",
+        "GroupBankVersion",
+        "GroupReport",
+        "Growth",
+        "Report",
+    ),
     "dn2.reports.export": ("export",),
     "dn2.scoring.cleaning": ("clean",),
     "dn2.scoring.fit": ("fit",),
+    "dn2.scoring.grow": ("add", "remove"),
     "dn2.scoring.rethreshold": ("rethreshold",),
     "dn2.scoring.score": ("score",),
     "dn2.store.storage": ("Store",),
@@ -91,6 +104,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AddConfig",
     "BankError",
     "BankVersion",
     "CleanConfig",
@@ -107,6 +121,7 @@ __all__ = [
     "GroupFitConfig",
     "GroupReport",
     "GroupScoreConfig",
+    "Growth",
     "NotFoundError",
     "Overview",
     "RejectedError",
@@ -118,6 +133,7 @@ __all__ = [
     "StoreError",
     "ThresholdConfig",
     "WeightsError",
+    "add",
     "clean",
     "embed",
     "export",
@@ -126,6 +142,7 @@ __all__ = [
     "ingest",
     "open_bank",
     "open_group_bank",
+    "remove",
     "rethreshold",
     "score",
     "score_groups",

@@ -8,7 +8,7 @@ import dn2
 import tasks.steps as step
 from dn2.records import BankVersion, Embedded, Report, ScoredShard
 from dn2.reports.export import check_target
-from dn2.scoring.score import check_comparable, finished_report, gather, scores_folder
+from dn2.scoring.score import bank_loads, check_comparable, finished_report, gather, scores_folder
 from flows.artifacts import show_report
 from flows.events import tell_report
 from flows.parameters import BatchParameters, ScoreParameters
@@ -40,8 +40,17 @@ def score_embedded(embedded: Embedded, bank: BankVersion, parameters: BatchParam
         return done
     check_comparable(embedded, dn2.Store.open(store), bank)
     folder, total = scores_folder(embedded, bank), embedded.embedded + embedded.rejected
+    runs = [tuple((place, embedded.shards[place]) for place in run) for run in ranges(len(embedded.shards))]
+    loads = bank_loads(store, bank, config)
+    if len(loads) > 1:  # the bank is larger than memory: whoever takes a task opens some of its segments
+        searches = [
+            step.search.submit(mine, store, bank, load, config, folder=folder, number=number)
+            for load in loads
+            for number, mine in enumerate(runs)
+        ]
+        for search in searches:
+            search.result()
     parts: list[ScoredShard] = []
-    for number, run in enumerate(ranges(len(embedded.shards))):
-        mine = tuple((place, embedded.shards[place]) for place in run)
+    for number, mine in enumerate(runs):
         parts += step.score(mine, store, bank, config, folder=folder, number=number, total=total)
     return step.report(gather(embedded, bank, parts), store, bank, config)

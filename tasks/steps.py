@@ -43,7 +43,7 @@ from dn2.records import (
 from dn2.reports.old import OldReport
 from dn2.scoring.decide import decide
 from dn2.scoring.rethreshold import open_report as open_old_report
-from dn2.scoring.score import score_shard
+from dn2.scoring.score import score_shard, search_shard
 from dn2.scoring.watermark import mark as write_marks
 from dn2.scoring.watermark import unscored as find_unscored
 
@@ -202,6 +202,23 @@ def score_groups(
     """Score the groups of a batch, or those with new images, and write the report."""
     with _logged("scoring the groups of %d images", embedded.embedded):
         return dn2.score_groups(embedded, store, bank=bank, config=config, new_parts=new_parts)
+
+
+@task(name="search", task_run_name="search-{number}-{load}", **_STEP)
+def search(
+    shards: tuple[tuple[int, EmbeddedShard], ...],
+    store: str,
+    bank: BankVersion,
+    load: tuple[int, int],
+    config: ScoreConfig,
+    *,
+    folder: str,
+    number: int,
+) -> None:
+    """Search some segments of a bank that is larger than memory for the neighbours of some shards."""
+    with _logged("searching segments %d to %d for %d shards", *load, len(shards)):
+        for place, shard in shards:
+            search_shard(shard, store, bank=bank, load=load, folder=folder, number=place, config=config)
 
 
 @task(name="score", task_run_name="score-{number}", **_STEP)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from typing import Any, cast
 
@@ -87,6 +89,7 @@ class Bank:
 
     def __init__(self, record: BankVersion, store: Store, document: dict[str, Any], *, memory_gb: float) -> None:
         self.record, self._store, self._memory_gb = record, store, memory_gb
+        self._alone = threading.Lock()
         removed = frozenset(document.get("removed_ids", ()))
         self.segments, self.held = (
             [Segment(store, layout.bank_segment(record.name, name), removed) for name in document.get(names, ())]
@@ -128,6 +131,17 @@ class Bank:
 
     def _needed(self, segment: Segment) -> float:
         return needed_gb(segment.count, self.record.dim, self.record.nlist if segment.divided else 0)
+
+    @contextmanager
+    def _open(self, number: int) -> Iterator[Segment]:
+        """Yield a segment. If not all fit the memory, it is the only one that is open in this process."""
+        segment = self.segments[number]
+        if len(self.loads()) == 1:
+            yield segment
+            return
+        with self._alone:
+            yield segment
+            segment.let_go()
 
     @property
     def vectors(self) -> npt.NDArray[np.float16]:
@@ -178,20 +192,17 @@ class Bank:
             exact: search all rows, whatever the index.
         """
         found = []
-        together = len(self.loads()) == 1
         for number in range(len(self.segments)) if among is None else among:
-            segment = self.segments[number]
-            mine = segment.search(
-                queries,
-                self.record.k,
-                nprobe=0 if exact else self.record.nprobe,
-                query_keys=query_keys,
-                columns=columns,
-                memory_mb=memory_mb,
-            )
+            with self._open(number) as segment:
+                mine = segment.search(
+                    queries,
+                    self.record.k,
+                    nprobe=0 if exact else self.record.nprobe,
+                    query_keys=query_keys,
+                    columns=columns,
+                    memory_mb=memory_mb,
+                )
             found.append((int(self._first[number]), mine))
-            if not together:
-                segment.let_go()
         return merged(found, self.record.k)
 
     def complete(self, found: Neighbors) -> Neighbors:
@@ -210,14 +221,12 @@ class Bank:
         """Return the image ids and URIs of (M,) rows."""
         ids, uris = [""] * len(rows), [""] * len(rows)
         owner = np.searchsorted(self._first, rows, side="right") - 1
-        together = len(self.loads()) == 1
         for number in np.unique(owner):
-            segment, places = self.segments[number], np.flatnonzero(owner == number)
-            found = segment.table.select(["image_id", "uri"]).take(rows[places] - self._first[number])
+            places = np.flatnonzero(owner == number)
+            with self._open(number) as segment:
+                found = segment.table.select(["image_id", "uri"]).take(rows[places] - self._first[number])
             for place, name, uri in zip(places, found["image_id"].to_pylist(), found["uri"].to_pylist(), strict=True):
                 ids[place], uris[place] = name, uri
-            if not together:
-                segment.let_go()
         return ids, uris
 
     @cached_property

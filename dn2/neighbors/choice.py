@@ -15,6 +15,7 @@ _VISITED, _POWER = 5.2, 0.7  # share of the bank that an image visits: 5.2 / cel
 _SLOWER = 1.5  # small products, and sorting what they give
 _READ = 0.06  # of the bank, for an image of a batch of 2,000: its share of reading every cell once
 _CELL = 1.5  # a product with a centroid, and looking after a cell
+_WORTH = 0.8  # of the time of exact search: what saves less is not worth an approximation
 _MEASURED = 2_500  # images compared with all rows to choose nprobe, and writing the rows in another order
 
 
@@ -64,16 +65,19 @@ def choose_index(
     largest = min(rows, segment_rows or rows)
     cells = min(nlist or usual_nlist(largest), largest)
     slow, fast = expected_queries * rows, building(rows, cells) + expected_queries * visiting(rows, cells)
-    chosen = index if index != "auto" else "ivf" if fast < slow else "exact"
+    chosen = index if index != "auto" else "ivf" if fast < _WORTH * slow else "exact"
     if index != "auto":
         why = "as asked for"
     elif chosen == "ivf":
         why = (
-            f"for {expected_queries:,} images, {cells:,} cells with their making take "
+            f"to score {expected_queries:,} images, {cells:,} cells with their making take "
             f"{fast / slow:.0%} of the time of comparing each with all {rows:,}"
         )
     else:
-        why = f"for {expected_queries:,} images, comparing each with all {rows:,} takes less time than to make cells"
+        why = (
+            f"to score {expected_queries:,} images, comparing each with all {rows:,} takes no longer than making "
+            f"and using cells, or less"
+        )
     nlist = {"exact": 0, "ivf": cells, "centroids": min(centroids, rows)}[chosen]
     held = nlist if chosen == "centroids" else largest
     memory = needed_gb(held, dim, nlist if chosen == "ivf" else 0)
@@ -94,7 +98,8 @@ def needed_gb(rows: int, dim: int, nlist: int = 0) -> float:
 
 def visiting(rows: int, cells: int) -> float:
     """Return how many rows' worth of work one image is for an index of cells."""
-    return _CELL * cells + (_SLOWER * min(1.0, _VISITED / cells**_POWER) + _READ) * rows
+    share: float = _SLOWER * min(1.0, _VISITED / cells**_POWER) + _READ
+    return _CELL * cells + share * rows
 
 
 def building(rows: int, cells: int) -> float:

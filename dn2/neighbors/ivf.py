@@ -16,9 +16,21 @@ import numpy.typing as npt
 import torch
 
 from dn2.neighbors import exact
-from dn2.neighbors.products import SPARE, Candidates, Neighbors, Products, Rows, Visit, nearest, tensor, within
+from dn2.neighbors.products import (
+    SPARE,
+    Candidates,
+    Neighbors,
+    Products,
+    Rows,
+    Visit,
+    centred,
+    nearest,
+    tensor,
+    within,
+)
 
 _ROWS = 4096  # of a cell visited at a time
+_RANKED = 100  # queries at a time
 _SORTED = 64  # torch's top-k is several times faster where it keeps no more than one of so many
 
 
@@ -80,19 +92,24 @@ def search(
 
 
 def ranks(queries: npt.NDArray[np.float16], cells: Cells, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return (Q, M) int64: how many cells lie nearer to each query than the one in which each of (Q, M) rows lies.
+    """Return (Q, M) int64: how many cells lie as near to each query as that of each of (Q, M) rows, or nearer.
 
     A search that visits more cells than that finds the row.
     """
     cell = np.searchsorted(cells.starts, rows, side="right") - 1
-    distances = _to_centroids(tensor(queries).float(), cells, "cpu").numpy()
-    return np.asarray((distances[:, None, :] < np.take_along_axis(distances, cell, 1)[:, :, None]).sum(2))
+    found = np.empty(rows.shape, np.int64)
+    for low in range(0, len(queries), _RANKED):
+        block = slice(low, low + _RANKED)
+        distances = _to_centroids(tensor(queries[block]).float(), cells, "cpu").numpy()
+        own = np.take_along_axis(distances, cell[block], 1)
+        found[block] = (distances[:, None, :] <= own[:, :, None]).sum(2) - 1  # which of equally near ones, none knows
+    return found
 
 
 def _to_centroids(queries: torch.Tensor, cells: Cells, device: str) -> torch.Tensor:
-    """Return (Q, C) float32 squared distances of (Q, D) queries, less |q|^2."""
-    centroids = torch.from_numpy(cells.centroids).to(device)
-    return torch.addmm((centroids * centroids).sum(1), queries.to(device), centroids.T, alpha=-2)
+    """Return (Q, C) float32 squared distances of (Q, D) queries, less one number for each query."""
+    centroids, middle = centred(torch.from_numpy(cells.centroids).to(device))
+    return torch.addmm((centroids * centroids).sum(1), queries.to(device) - middle, centroids.T, alpha=-2)
 
 
 def _search(

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dn2.neighbors.products import tensor
+from dn2.neighbors.products import centred, tensor
 
 _CORES = {
     "AVX512": "SKYLAKEX",
@@ -70,10 +70,10 @@ def assign(
         centres: (C, D) float32.
     """
     nearest, distances = np.empty(len(vectors), np.int64), np.empty(len(vectors), np.float32)
-    wanted = torch.from_numpy(centres)
+    wanted, middle = centred(torch.from_numpy(centres))
     norms = (wanted * wanted).sum(1)
     for low in range(0, len(vectors), _BLOCK):
-        rows = tensor(vectors[low : low + _BLOCK]).float()
+        rows = tensor(vectors[low : low + _BLOCK]).float() - middle
         found = torch.addmm(norms, rows, wanted.T, alpha=-2).min(1)
         nearest[low : low + _BLOCK] = found.indices.numpy()
         distances[low : low + _BLOCK] = (found.values + (rows * rows).sum(1)).clamp_min(0).numpy()

@@ -184,6 +184,12 @@ def tensor(array: npt.NDArray[Any]) -> torch.Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
+def centred(centroids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (C, D) centroids less their mean, and the mean: far from the origin products would cancel."""
+    middle = centroids.mean(0)
+    return centroids - middle, middle
+
+
 class _Buffer:
     """Memory for one float32 matrix after the other."""
 

@@ -187,9 +187,10 @@ class Segment:
 
     def keys(self, columns: tuple[str, ...]) -> npt.NDArray[np.int64]:
         """Return (M, N) int64 keys of M columns."""
-        if columns not in self._keys:
-            self._keys[columns] = keys_of(self.table, columns)
-        return self._keys[columns]
+        found = self._keys.get(columns)
+        if found is None:
+            found = self._keys[columns] = keys_of(self.table, columns)
+        return found
 
 
 def merged(found: Sequence[tuple[int, Neighbors]], k: int) -> Neighbors:

@@ -230,7 +230,7 @@ def _check_whole(store: Store, record: BankVersion | GroupBankVersion, document:
     if not isinstance(segments, list) or not all(isinstance(segment, str) for segment in segments):
         uri = store.uri_of(layout.bank_version(name, version))
         raise SchemaError(f"{uri}: got segments = {segments!r:.60}, expected a list of names")
-    for segment in segments:
+    for segment in [*segments, *document.get("held", ())]:
         path = layout.bank_segment(name, segment)
         needed += [f"{path}.npy", f"{path}.parquet"]
         if document.get("cells") is not None:

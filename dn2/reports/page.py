@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -55,8 +56,46 @@ def render(
     """
     picture = Markup(histogram)  # noqa: S704  (drawn by us from numbers)
     return page_template("report.html.j2").render(
-        report=report, bank=bank, above=above, cards=cards, rejects=rejects, histogram=picture
+        report=report,
+        bank=bank,
+        search=told_search(bank),
+        above=above,
+        cards=cards,
+        rejects=rejects,
+        histogram=picture,
     )
+
+
+def told_search(bank: BankVersion) -> str | None:
+    """Return how the neighbours were searched and what that costs in accuracy; None where the search is exact."""
+    cost = bank.fidelity
+    if cost is None:
+        return None
+    left_out = bank.calibration == "leave-one-out"
+    images = f"{cost.images:,} images {'each left out' if left_out else 'that are not in the bank'}"
+    error = 100 * cost.score_error
+    percent = f"{error:.2g}" if error < 99.5 else f"{error:,.0f}"
+    errors = f"{percent} % on average, their ranks correlate by {_floored(cost.rank_correlation, 4)}"
+    flips = f"{cost.flipped:,} decision{' flips' if cost.flipped == 1 else 's flip'}"
+    if cost.recall is None:
+        grown = bank.segment_count > 1
+        number, added = ("", " and with the images that were added since") if grown else (f"{bank.rows:,} ", "")
+        return (
+            f"Neighbours are searched approximately: compared with {number}centres instead of images{added}. On "
+            f"{images}, {'when the bank was trained, ' if grown else ''}scores were off by {errors}, and {flips}."
+        )
+    cells = f"{bank.nlist:,} cell{'s' * (bank.nlist != 1)}, {bank.nprobe:,} visited"
+    if bank.segment_count > 1:  # one that was added may have more cells, or none
+        cells = f"cells in each of {bank.segment_count:,} segments, at most {bank.nprobe:,} visited"
+    return (
+        f"Neighbours are searched approximately: {cells}. On {images} this finds {_floored(100 * cost.recall, 1)} % of "
+        f"the true neighbours; scores are off by {errors}, and {flips}."
+    )
+
+
+def _floored(value: float, digits: int) -> str:
+    """Return a number rounded down: what is not all must not look like it."""
+    return f"{Decimal(f'{value:.10f}').quantize(Decimal(1).scaleb(-digits), ROUND_FLOOR).normalize():f}"
 
 
 def page_template(name: str) -> Template:

@@ -38,7 +38,7 @@ from dn2.store.tables import keep_rows, writing
 
 log = getLogger(__name__)
 _FORMAT = 2  # raised when a version's files get another meaning: older ones are made anew
-_COMPARED = 1_000  # images that choose how many cells are visited, and as many that measure what that costs
+COMPARED = 1_000  # images that choose how many cells are visited, and as many that measure what that costs
 _SETTINGS = {
     *("k", "metric", "false_alarm_rate", "calibration", "index", "expected_queries"),
     *("nlist", "nprobe", "recall", "centroids", "segment_rows"),
@@ -206,7 +206,7 @@ def _measured(bank: Bank, images: CalibrationImages, everything: Rows, config: F
     record, memory = bank.record, config.search_memory_mb
     if record.index == "exact":
         return record
-    drawn = images.sample(2 * _COMPARED)
+    drawn = images.sample(2 * COMPARED)
     choosing, comparing = drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
     if record.index == "ivf":
         queries, mine = images.queries(choosing if len(choosing) else drawn)

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dn2.config import ScoreConfig, fingerprint
-from dn2.errors import EmbedderError
+from dn2.errors import EmbedderError, SchemaError
 from dn2.features.probes import check_bank
-from dn2.neighbors.bank import Bank
+from dn2.neighbors.bank import Bank, prepared
+from dn2.neighbors.products import Neighbors
+from dn2.neighbors.segments import OWN, keys_of, merged
 from dn2.neighbors.versions import open_bank
 from dn2.progress import advance
 from dn2.records import BankVersion, Embedded, EmbeddedShard, GroupBankVersion, Report, Scored, ScoredShard
@@ -21,7 +24,7 @@ from dn2.scoring.decide import decide, report_folder
 from dn2.scoring.rows import described, living_rows
 from dn2.scoring.scores import mean_distance, p_values
 from dn2.store import layout
-from dn2.store.schemas import SCORES
+from dn2.store.schemas import FOUND, SCORES
 from dn2.store.storage import Store
 from dn2.store.tables import column_vectors, keep_rows, read_table, writing
 
@@ -143,13 +146,101 @@ def score_shard(
     path = part_path(folder, number)
     if not store.exists(path):
         with writing(store, path, SCORES, {"bank": bank.name, "version": bank.version, "shard": shard.path}) as file:
-            file.write(_rows(shard, store, bank, config))
+            file.write(_rows(shard, store, bank, folder, number, config))
+        loads = bank_loads(store, bank, config)
+        for load in loads if len(loads) > 1 else ():  # merged now
+            store.remove(_found(folder, load, number))
     scores = read_table(store, path, SCORES, ["score"])["score"]
     advance("score", len(scores), total=total)
     return ScoredShard(path, shard.path, len(scores) - scores.null_count, scores.null_count)
 
 
-def _rows(shard: EmbeddedShard, store: Store, record: BankVersion, config: ScoreConfig) -> dict[str, Any]:
+def bank_loads(
+    store: str | os.PathLike[str] | Store, bank: BankVersion, config: ScoreConfig
+) -> tuple[tuple[int, int], ...]:
+    """Return which segments of a bank fit the memory together, as (first, behind the last): all, or several runs.
+
+    Raises:
+        BankError: one segment alone does not fit.
+    """
+    opened = Bank.open(Store.open(store), bank, memory_gb=config.bank_memory_gb)
+    return tuple((load.start, load.stop) for load in opened.loads())
+
+
+def search_shard(
+    shard: EmbeddedShard,
+    store: str | os.PathLike[str] | Store,
+    *,
+    bank: BankVersion,
+    load: tuple[int, int],
+    folder: str,
+    number: int,
+    config: ScoreConfig,
+) -> None:
+    """Write the nearest rows that a shard's images have in some segments of a bank, for `score_shard` to merge.
+
+    What is finished is kept. Without it `score_shard` searches itself: this is how several machines share a bank that
+    is larger than the memory of each.
+
+    Args:
+        shard: embedded images.
+        store: where dn2 keeps its files.
+        bank: what to compare with.
+        load: which segments, see `bank_loads`.
+        folder: where the scores lie, see `scores_folder`.
+        number: place of the shard in the batch.
+        config: memory limits.
+
+    Raises:
+        BankError: a segment does not fit the memory budget.
+        StoreError: the store cannot be read or written.
+    """
+    store = Store.open(store)
+    path = _found(folder, load, number)
+    if store.exists(path) or store.exists(part_path(folder, number)):
+        return
+    table = living_rows(shard, store, ["image_id", "content_sha256", "embedding"])
+    vectors, valid = column_vectors(table["embedding"])
+    readable = keep_rows(table, valid)
+    opened = Bank.open(store, bank, memory_gb=config.bank_memory_gb)
+    nearest = opened.nearest(
+        prepared(vectors, bank.metric),
+        keys_of(readable, OWN),
+        memory_mb=config.search_memory_mb,
+        among=range(*load),
+    )
+    with writing(store, path, FOUND, {"bank": bank.name, "version": bank.version, "shard": shard.path}) as file:
+        names = readable["image_id"].combine_chunks()
+        file.write({"image_id": names, "rows": list(nearest.rows), "distances": list(nearest.distances)})
+
+
+def _found(folder: str, load: tuple[int, int], number: int) -> str:
+    """Return the path of what `search_shard` writes."""
+    return layout.found(folder, f"{load[0]:04d}-{load[1]:04d}", number)
+
+
+def _nearest(
+    bank: Bank, store: Store, vectors: npt.NDArray[np.float16], readable: Any, folder: str, number: int, memory_mb: int
+) -> Neighbors:
+    """Return the nearest rows of a shard's images in all segments; what other tasks have found is not searched."""
+    queries, keys = prepared(vectors, bank.record.metric), keys_of(readable, OWN)
+    parts = []
+    for load in bank.loads():
+        path = _found(folder, (load.start, load.stop), number)
+        if store.exists(path):
+            table = read_table(store, path, FOUND)
+            if table["image_id"].to_pylist() != readable["image_id"].to_pylist():
+                raise SchemaError(f"{store.uri_of(path)}: got other images than the shard's; remove the file")
+            rows, distances = (np.stack(table[name].to_numpy()) for name in ("rows", "distances"))
+            parts.append(Neighbors(rows.astype(np.int64), distances.astype(np.float32)))
+        else:
+            parts.append(bank.nearest(queries, keys, memory_mb=memory_mb, among=load))
+    return bank.complete(merged([(0, part) for part in parts], bank.record.k))
+
+
+def _rows(
+    shard: EmbeddedShard, store: Store, record: BankVersion, folder: str, number: int, config: ScoreConfig
+) -> dict[str, Any]:
     table = living_rows(shard, store, _COLUMNS)
     vectors, valid = column_vectors(table["embedding"])
     readable = keep_rows(table, valid)
@@ -161,8 +252,7 @@ def _rows(shard: EmbeddedShard, store: Store, record: BankVersion, config: Score
     }
     if len(vectors):
         bank = Bank.open(store, record, memory_gb=config.bank_memory_gb)
-        ids, contents = (readable[name].to_pylist() for name in ("image_id", "content_sha256"))
-        nearest = bank.search(vectors, ids, contents, memory_mb=config.search_memory_mb)
+        nearest = _nearest(bank, store, vectors, readable, folder, number, config.search_memory_mb)
         scores = mean_distance(nearest.distances)
         rarity = p_values(bank.calibration, scores)
         names = dict(zip(("image_id", "uri"), bank.described(nearest.rows.reshape(-1)), strict=True))

@@ -50,7 +50,7 @@ def test_above_ten_thousand_images_a_fifth_is_held_out(store: Store):
     contents = [f"picture{row // 2}" if row >= 9000 else f"picture-{row}" for row in range(COUNT)]
     embedded = write_shards(store, vectors, groups=groups, contents=contents, rejected=[5, 6])
 
-    record = dn2.fit(embedded, store, bank="parts")
+    record = dn2.fit(embedded, store, bank="parts", config=FitConfig(index="exact"))
     bank, calibrated, scores = rows_of(store, record)
 
     assert (record.calibration, record.calibration_rows, record.rows) == ("held-out", len(calibrated), len(bank))

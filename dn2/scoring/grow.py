@@ -1,0 +1,271 @@
+"""Add confirmed normal images to a bank, or take images out of it, without training it again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from logging import getLogger
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dn2.config import AddConfig, check_name, fingerprint
+from dn2.errors import BankError, EmbedderError
+from dn2.features.probes import check_bank
+from dn2.neighbors.bank import Bank, prepared
+from dn2.neighbors.build import divide, usual_nlist
+from dn2.neighbors.segments import keys, keys_of, write_segment
+from dn2.neighbors.versions import current_version, make_current, open_bank, publish, read_version
+from dn2.records import BankVersion, Embedded, Growth
+from dn2.scoring.calibrating import CalibrationImages
+from dn2.scoring.calibration import held_out_rows
+from dn2.scoring.fidelity import fidelity
+from dn2.scoring.fit import COMPARED, with_calibration
+from dn2.scoring.rows import check_rejects, described, dim_of, image_rows, image_vectors
+from dn2.store import layout
+from dn2.store.lock import locked
+from dn2.store.schemas import CALIBRATION
+from dn2.store.storage import Store
+from dn2.store.tables import keep_rows, read_table
+
+log = getLogger(__name__)
+_SHOWN = 10  # copies that are named
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """A bank as it is.
+
+    Attributes:
+        document: what its version file says.
+        bank: opened.
+        calibrates: ids of the images whose scores calibrate it.
+    """
+
+    document: dict[str, Any]
+    bank: Bank
+    calibrates: frozenset[str]
+
+    @property
+    def removed(self) -> frozenset[str]:
+        """Ids of the images that were taken out."""
+        return frozenset(self.document.get("removed_ids", ()))
+
+
+def add(
+    embedded: Embedded, store: str | os.PathLike[str] | Store, *, bank: str, config: AddConfig | None = None
+) -> Growth:
+    """Add normal images to a bank: a new version with one more segment, which is made the current one.
+
+    What the bank has stays as it is. Images that it has already, and copies (same bytes) of images that it has or of
+    each other, are not added; an image that was removed comes back. If the bank is calibrated by held-out images, a
+    fifth of the new ones is held out too; and all calibration scores are made anew, since every image that is added may
+    be a nearer neighbour. If nothing is new, no version is made.
+
+    Args:
+        embedded: what `embed(..., bank=bank)` returned.
+        store: where dn2 keeps its files.
+        bank: the bank's name.
+        config: limits.
+
+    Raises:
+        RejectedError: too many images could not be read.
+        BankError: the bank is one of groups, or its segments do not fit the memory budget.
+        EmbedderError: the images were embedded differently.
+        NotFoundError: there is no such bank.
+        SchemaError: the bank was trained by an older dn2 that kept no images for calibration.
+        StoreError: the store cannot be written, or another run has been writing the same bank for an hour.
+    """
+    store, name, config = Store.open(store), check_name(bank), config or AddConfig()
+    check_rejects(embedded, store, config)
+    with locked(store, layout.bank(name)):
+        before = _before(store, name, config)
+        record = before.bank.record
+        if embedded.embedder != record.embedder:
+            raise EmbedderError(
+                f"images {embedded.dataset.source}: got embeddings of {embedded.embedder}, expected those of "
+                f"{record.embedder}, which made bank {name!r}; embed the images with bank=..."
+            )
+        check_bank(store, record.embedder, layout.bank_probes(name, record.version))
+        growth = _added(embedded, store, before, config)
+    log.info("bank %s: %d added, %d known, %d copies", name, growth.added, growth.known, growth.copies)
+    return growth
+
+
+def remove(
+    store: str | os.PathLike[str] | Store, image_ids: Sequence[str], *, bank: str, config: AddConfig | None = None
+) -> Growth:
+    """Take images out of a bank: a new version without them, which is made the current one.
+
+    Args:
+        store: where dn2 keeps its files.
+        image_ids: of images that are in the bank, or calibrate it.
+        bank: the bank's name.
+        config: limits.
+
+    Raises:
+        BankError: one of them is not in the bank, too few would be left, or the bank holds centres instead of images.
+        NotFoundError: there is no such bank.
+        StoreError: the store cannot be written, or another run has been writing the same bank for an hour.
+    """
+    store, name, config = Store.open(store), check_name(bank), config or AddConfig()
+    wanted = frozenset(image_ids)
+    with locked(store, layout.bank(name)):
+        before = _before(store, name, config)
+        record = before.bank.record
+        living = _living(before)
+        unknown = sorted(wanted - living - before.calibrates)
+        if unknown or not wanted:
+            centres = " (its first images are centres, which cannot be removed)" if record.index == "centroids" else ""
+            raise BankError(
+                f"image ids: got {', '.join(unknown[:3]) or 'none'}{' ...' if len(unknown) > 3 else ''}, expected ids "
+                f"of images in bank {name!r}{centres}; reports list them as neighbor_ids"
+            )
+        calibrates = before.calibrates - wanted
+        if not calibrates:
+            raise BankError(
+                f"bank {name!r}: got all {len(before.calibrates)} calibration images, expected to keep some"
+            )
+        gone = before.removed | (wanted & living)
+        changed = fingerprint([record.version, "remove", sorted(wanted)])
+        document = {**before.document, "removed_ids": sorted(gone)}
+        found = replace(record, version=changed, rows=record.rows - len(wanted & living), removed=len(gone))
+        made = _publish(store, found, document, before, calibrates, config)
+    return Growth(made, removed=len(wanted))
+
+
+def _before(store: Store, name: str, config: AddConfig) -> _Before:
+    version = current_version(store, name)
+    document = read_version(store, name, version)
+    if "held" not in document:
+        raise BankError(
+            f"bank {name!r}: got version {version} of an older dn2, expected one that keeps its calibration images; "
+            f"train the bank again"
+        )
+    bank = Bank(open_bank(store, name, version=version), store, document, memory_gb=config.bank_memory_gb)
+    rows = read_table(store, layout.bank_calibration(name, version), CALIBRATION, ["image_id"])
+    return _Before(document, bank, frozenset(rows["image_id"].to_pylist()))
+
+
+def _living(before: _Before) -> frozenset[str]:
+    """Return the ids of all images that are in the bank."""
+    names = (
+        name
+        for segment in before.bank.segments
+        if not segment.centres
+        for name in segment.table["image_id"].to_pylist()
+    )
+    return frozenset(names) - before.removed
+
+
+def _added(embedded: Embedded, store: Store, before: _Before, config: AddConfig) -> Growth:
+    rows, record = image_rows(embedded, store), before.bank.record
+    names = np.array(rows["image_id"].to_pylist(), object)
+    known, returned = _known(before, names)
+    contents = keys(rows["content_sha256"].to_pylist())
+    theirs = [keys_of(segment.table, ["content_sha256"])[0] for segment in _with_images(before.bank)]
+    copies = ~known & ~returned & np.isin(contents, np.concatenate(theirs) if theirs else [])
+    fresh = np.flatnonzero(~known & ~returned & ~copies)
+    repeated = np.setdiff1d(fresh, fresh[np.unique(contents[fresh], return_index=True)[1]])
+    copies[repeated] = True
+    new = ~known & ~returned & ~copies
+    growth = Growth(
+        record,
+        known=int(known.sum()),
+        copies=int(copies.sum()),
+        copy_uris=tuple(keep_rows(rows, copies)["uri"].to_pylist()[:_SHOWN]),
+        rejected=embedded.rejected,
+    )
+    if not new.any() and not returned.any():
+        return growth
+    held = np.zeros(len(new), bool)
+    if record.calibration == "held-out" and new.any():
+        fifth = held_out_rows(contents[new], keys(keep_rows(rows, new)["group_id"].to_pylist()))
+        held[np.flatnonzero(new)[fifth]] = True
+    added = new & ~held
+    base = fingerprint([described(embedded), record.version])
+    document = dict(before.document)
+    for kind, mask, ending in (("segments", added, "added"), ("held", held, "held")):
+        if mask.any():
+            name = f"{base}-{ending}"
+            _write(embedded, store, record, name, rows, mask, divided=kind == "segments" and record.index == "ivf")
+            document[kind] = [*document[kind], name]
+    document["removed_ids"] = sorted(before.removed - set(names[returned]))
+    found = replace(
+        record,
+        version=fingerprint([record.version, "add", base]),
+        rows=record.rows + int(added.sum()) + int(returned.sum()),
+        segment_count=len(document["segments"]),
+        removed=len(document["removed_ids"]),
+    )
+    leave_one_out = record.calibration == "leave-one-out"
+    calibrating = held | ((added | returned) if leave_one_out else np.zeros(len(new), bool))
+    made = _publish(store, found, document, before, before.calibrates | set(names[calibrating]), config)
+    return replace(growth, bank=made, added=int(added.sum()) + int(returned.sum()), held_out=int(held.sum()))
+
+
+def _with_images(bank: Bank) -> list[Any]:
+    """Return the segments whose rows are images."""
+    return [segment for segment in [*bank.segments, *bank.held] if not segment.centres]
+
+
+def _known(before: _Before, names: npt.NDArray[Any]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Return which of (N,) image ids the bank has already, and which it had until they were removed."""
+    there = {name for segment in _with_images(before.bank) for name in segment.table["image_id"].to_pylist()}
+    inside = np.array([name in there for name in names], bool)
+    returned = np.array([name in before.removed for name in names], bool)
+    return inside & ~returned, inside & returned
+
+
+def _write(
+    embedded: Embedded,
+    store: Store,
+    record: BankVersion,
+    name: str,
+    rows: Any,
+    mask: npt.NDArray[np.bool_],
+    *,
+    divided: bool,
+) -> None:
+    """Write a segment of some images; a large one of a bank of cells is divided into cells of its own."""
+    vectors = np.empty((int(mask.sum()), dim_of(embedded, store)), np.float16)
+    read = written = 0
+    for shard in image_vectors(embedded, store):
+        part = prepared(shard[mask[read : read + len(shard)]], record.metric)
+        vectors[written : written + len(part)] = part
+        read, written = read + len(shard), written + len(part)
+    table, cells = keep_rows(rows, mask), None
+    if divided and usual_nlist(len(vectors)) > record.nprobe:
+        cells, order = divide(vectors, usual_nlist(len(vectors)))
+        vectors, table = vectors[order], table.take(order)
+    footer = {"embedder": record.embedder, "metric": record.metric}
+    path = layout.bank_segment(record.name, name)
+    write_segment(store, path, table, vectors.shape, [vectors], footer, cells=cells)
+
+
+def _publish(
+    store: Store,
+    record: BankVersion,
+    document: dict[str, Any],
+    before: _Before,
+    calibrates: frozenset[str],
+    config: AddConfig,
+) -> BankVersion:
+    """Calibrate the changed bank, and make it the current version."""
+    bank = Bank(record, store, document, memory_gb=config.bank_memory_gb)
+    images = CalibrationImages(bank, calibrates)
+    if record.index == "ivf" and record.fidelity is not None:
+        drawn, memory = images.sample(COMPARED), config.search_memory_mb
+        found, true = (images.nearest(drawn, memory_mb=memory, exact=exact) for exact in (False, True))
+        record = replace(record, fidelity=fidelity(found, true, record.false_alarm_rate))
+    scores = images.scores(memory_mb=config.search_memory_mb)
+    record = with_calibration(record, store, images.table, scores)
+    parent = before.bank.record
+    probes = store.read(layout.bank_probes(parent.name, parent.version))
+    store.write(layout.bank_probes(record.name, record.version), probes)
+    more = {name: document.get(name, []) for name in ("held", "removed_ids")}
+    publish(store, record, segments=document["segments"], config=document["config"], **more)
+    make_current(store, record)
+    return record
