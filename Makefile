@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SYSTEM := $(VENV)/.system
 
-.PHONY: demo test e2e bench-orchestration bench-cleaning bench-thresholds bench-groups deploy lint types install clean
+.PHONY: demo test e2e bench-orchestration bench-cleaning bench-thresholds bench-groups bench-neighbors deploy lint types install clean
 
 demo: $(READY)
 	$(BIN)/dn2 demo
@@ -28,6 +28,9 @@ bench-thresholds: $(READY) $(SYSTEM)
 
 bench-groups: $(READY) $(SYSTEM)
 	$(BIN)/python -m benchmarks.groups
+
+bench-neighbors: $(READY) $(SYSTEM)
+	$(BIN)/python -m benchmarks.neighbors
 
 # Needs a running Prefect server (PREFECT_API_URL). Can be repeated.
 deploy: $(READY)

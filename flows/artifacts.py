@@ -18,6 +18,7 @@ from dn2.reports.files import PICTURE
 from flows.links import cell, page, served, text
 from flows.outcomes import Outcome
 from flows.parameters import TellConfig
+from flows.words import copies_in_words, fidelity_in_words, index_in_words
 
 log = getLogger("dn2.flows")
 _ROWS = 20  # of a table: more belong into the Parquet files
@@ -96,11 +97,14 @@ def show_cleaning(cleaning: Cleaning, store: str) -> None:
 @_for_the_eye
 def show_bank(bank: BankVersion) -> None:
     """Show a bank's version with its threshold."""
+    extra = (("index, compared with exact search", fidelity_in_words(bank)), ("copies", copies_in_words(bank)))
     lines = [
         ("bank", f"{text(bank.name)}, version {bank.version}"),
         ("normal images", f"{bank.rows:,}"),
         ("could not be read", f"{bank.rejected:,}"),
         ("backbone", f"{text(bank.embedder.rpartition('-')[0])}, k = {bank.k}, {bank.metric}"),
+        ("index", text(index_in_words(bank))),
+        *((name, text(said)) for name, said in extra if said is not None),
         ("threshold", f"{bank.threshold:.4g}, from {bank.calibration_rows:,} scores ({text(bank.calibration)})"),
         ("false alarms", f"about {bank.attainable_rate:.2%} of normal images lie above it"),
     ]

@@ -27,6 +27,7 @@ from flows.options import (
     Bank,
     BatchSize,
     Budget,
+    Centroids,
     Clean,
     CleanOption,
     Contamination,
@@ -36,11 +37,18 @@ from flows.options import (
     Drop,
     Engine,
     EngineOption,
+    ExpectedQueries,
+    Index,
+    IndexOption,
     Metric,
+    Nlist,
+    Nprobe,
     Out,
     Pattern,
     Quantile,
     Rate,
+    Recall,
+    SegmentRows,
     ShardSize,
     Source,
     Split,
@@ -58,6 +66,7 @@ Find the images that do not look like the normal ones. No training, no labels.
 * the training images may hold anomalies: **dn2 train photos/all --clean auto**
 * flag fewer or more of them, at once: **dn2 rethreshold report --budget 20**
 * sets of images, each as one: **dn2 train-groups photos/lots --pattern '{group_id}/\*'**
+* images turned out to be normal: **dn2 bank add photos/confirmed --bank parts**
 * what there is: **dn2 show**; an older version of a bank again: **dn2 bank use VERSION --bank parts**
 
 A source is a folder or any fsspec URL (s3://bucket/prefix), searched recursively for .jpg, .jpeg and .png, or a table
@@ -167,6 +176,13 @@ def train(
     clean: CleanOption = Clean.none,
     contamination: Contamination = None,
     drop: Drop = None,
+    index: IndexOption = Index.auto,
+    centroids: Centroids = None,
+    nlist: Nlist = None,
+    nprobe: Nprobe = None,
+    recall: Recall = None,
+    expected_queries: ExpectedQueries = None,
+    segment_rows: SegmentRows = None,
     engine: EngineOption = Engine.auto,
     device: Device = "auto",
     batch_size: BatchSize = 32,
@@ -182,7 +198,11 @@ def train(
                 "bank": bank,
                 "embed": embed_settings(backbone, engine, device, batch_size, shard_size),
                 "clean": clean_settings(clean, contamination, drop),
-                "fit": {"k": k, "metric": metric.value, "false_alarm_rate": far},
+                "fit": {
+                    **{"k": k, "metric": metric.value, "false_alarm_rate": far, "index": index.value},
+                    **given(centroids=centroids, nlist=nlist, nprobe=nprobe, recall=recall),
+                    **given(expected_queries=expected_queries, segment_rows=segment_rows),
+                },
             },
         )
 

@@ -1,21 +1,38 @@
-"""The commands about what is in a store: look at it, and choose the version of a bank.
+"""The commands about what is in a store: look at it, add images to a bank or remove some, and choose its version.
 
 A look runs no flow: nothing is done that anybody would want to find in Prefect's pages, and it ends in half a second.
 """
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import typer
 
 from flows import console
 from flows.console import say
-from flows.describe import describe_used
-from flows.given import absolute
-from flows.options import AnyBank, Store, Verbose
+from flows.describe import describe_additions, describe_removals, describe_used
+from flows.given import absolute, embed_settings, source_settings
+from flows.options import (
+    AnyBank,
+    Backbone,
+    Bank,
+    BatchSize,
+    Dataset,
+    Device,
+    Engine,
+    EngineOption,
+    ImageIds,
+    Pattern,
+    ShardSize,
+    Source,
+    Split,
+    Store,
+    Verbose,
+)
 
-bank = typer.Typer(help="Choose the version of a bank.", no_args_is_help=True)
+bank = typer.Typer(help="Add images to a bank or remove some, and choose its version.", no_args_is_help=True)
 
 
 def show(
@@ -41,6 +58,53 @@ def show(
                 f"store {found.store}: {count} {'entry' if count == 1 else 'entries'} could not be read, the first: "
                 f"{found.errors[0]}"
             )
+
+
+@bank.command("add")
+def add(
+    source: Source,
+    bank: Bank = "default",
+    store: Store = "dn2-store",
+    dataset: Dataset = None,
+    pattern: Pattern = None,
+    split: Split = None,
+    backbone: Backbone = "auto",
+    engine: EngineOption = Engine.auto,
+    device: Device = "auto",
+    batch_size: BatchSize = 32,
+    shard_size: ShardSize = 2000,
+    verbose: Verbose = False,
+) -> None:
+    """Add confirmed normal images to a bank, without training it again."""
+    with console.session(verbose=verbose) as run:
+        from flows.parameters import AddParameters
+
+        parameters = AddParameters.model_validate(
+            {
+                **source_settings(source, store, dataset, pattern, split),
+                "bank": bank,
+                "embed": embed_settings(backbone, engine, device, batch_size, shard_size),
+            }
+        )
+        began = time.monotonic()
+        describe_additions(run("bank-add", parameters), time.monotonic() - began)
+
+
+@bank.command("remove")
+def remove(
+    image_ids: ImageIds,
+    bank: Bank = "default",
+    store: Store = "dn2-store",
+    verbose: Verbose = False,
+) -> None:
+    """Take images out of a bank, without training it again."""
+    with console.session(verbose=verbose) as run:
+        from flows.parameters import RemoveParameters
+
+        values = {"store": absolute(store), "bank": bank, "image_ids": image_ids}
+        parameters = RemoveParameters.model_validate(values)
+        began = time.monotonic()
+        describe_removals(run("bank-remove", parameters), time.monotonic() - began)
 
 
 @bank.command("use")

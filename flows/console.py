@@ -40,6 +40,11 @@ def say(text: str) -> None:
     out.print(Text(text))
 
 
+def visible(line: str) -> str:
+    """Return a line in which nothing moves the cursor or breaks it: names of files are hostile input."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
+
+
 def warn(text: str) -> None:
     """Print one line of warning."""
     err.print(Text(f"warning: {text}", "yellow"))

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dn2.records import BankVersion, Cleaning, Dataset, GroupBankVersion, GroupReport, Report
-from flows.console import say, warn
+from dn2.records import BankVersion, Cleaning, Dataset, GroupBankVersion, GroupReport, Growth, Report
+from flows.console import say, visible, warn
+from flows.words import additions_in_words, copies_in_words, fidelity_in_words, index_in_words, many
 
 if TYPE_CHECKING:  # they load what a command that fails early does not need
     from dn2.evaluation.demo import DemoFigures
@@ -44,10 +45,38 @@ def describe_bank(done: BankVersion, store: str, seconds: float) -> None:
         f"bank {done.name}, version {done.version}: {done.rows} normal images, {done.rejected} rejected, "
         f"{done.embedder.rpartition('-')[0]}, k = {done.k}, {done.metric}"
     )
-    say(
-        f"threshold {done.threshold:.4g}: flags about {done.attainable_rate:.2%} of normal images "
-        f"({done.calibration}, {done.calibration_rows} scores); {seconds:.1f} s"
+    say(f"index {index_in_words(done)}")
+    for line in (fidelity_in_words(done), copies_in_words(done)):
+        if line is not None:
+            say(line)
+    say(f"{_threshold(done)}; {seconds:.1f} s")
+
+
+def _threshold(bank: BankVersion) -> str:
+    return (
+        f"threshold {bank.threshold:.4g}: flags about {bank.attainable_rate:.2%} of normal images "
+        f"({bank.calibration}, {bank.calibration_rows} scores)"
     )
+
+
+def describe_additions(done: Growth, seconds: float) -> None:
+    """Say what became of the images that were to be added to a bank."""
+    bank = done.bank
+    new = done.added + done.held_out > 0
+    which = f", version {bank.version}:" if new else f": nothing new: version {bank.version} stays the current one;"
+    say(f"bank {bank.name}{which} {additions_in_words(done)}")
+    if done.copies:
+        rest = done.copies - len(done.copy_uris)
+        more = f" and {rest:,} more" if rest else ""
+        say(visible(f"same bytes as an image that is in the bank or added: {', '.join(done.copy_uris)}{more}"))
+    say(f"{many(bank.rows, 'normal image')} {'now' if new else 'as before'}; {_threshold(bank)}; {seconds:.1f} s")
+
+
+def describe_removals(done: Growth, seconds: float) -> None:
+    """Say how many images were taken out of a bank."""
+    bank = done.bank
+    say(f"bank {bank.name}, version {bank.version}: {many(done.removed, 'image')} removed")
+    say(f"{many(bank.rows, 'normal image')} now; {_threshold(bank)}; {seconds:.1f} s")
 
 
 def describe_used(done: BankVersion | GroupBankVersion, before: str | None) -> None:

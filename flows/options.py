@@ -23,6 +23,15 @@ class Metric(StrEnum):
     cosine = "cosine"
 
 
+class Index(StrEnum):
+    """How the neighbours in a bank are searched."""
+
+    auto = "auto"
+    exact = "exact"
+    ivf = "ivf"
+    centroids = "centroids"
+
+
 class Pooling(StrEnum):
     """How the embeddings of a group become one vector."""
 
@@ -71,6 +80,34 @@ Contamination = Annotated[
 ]
 Drop = Annotated[
     float | None, typer.Option(help="Cleaning: share to drop. Default: 0.5 for paper, by the contamination for auto.")
+]
+IndexOption = Annotated[
+    Index,
+    typer.Option(
+        help="Search among all images (exact), those of the nearest cells (ivf), or centres only (centroids). "
+        "auto: exact or ivf, whichever takes less time."
+    ),
+]
+Centroids = Annotated[int | None, typer.Option(help="Index centroids: so many centres. Default: 100.")]
+Nlist = Annotated[
+    int | None, typer.Option(help="Index ivf: so many cells. Default: four times the root of the number of images.")
+]
+Nprobe = Annotated[
+    int | None, typer.Option(help="Index ivf: visit so many cells. Default: as many as the recall asks for.")
+]
+Recall = Annotated[
+    float | None, typer.Option(help="Index ivf: find this share of the true nearest neighbours. Default: 0.99.")
+]
+ExpectedQueries = Annotated[
+    int | None, typer.Option(help="Index auto: images that the bank will score, roughly. Default: 100,000.")
+]
+SegmentRows = Annotated[
+    int | None,
+    typer.Option(help="Images of one segment, for a bank that is larger than memory. Default: one segment holds all."),
+]
+ImageIds = Annotated[
+    list[str],
+    typer.Argument(help="Images to take out, by id. Reports list the ids as neighbor_ids.", show_default=False),
 ]
 Out = Annotated[str | None, typer.Option(help="Local folder to copy the finished report to.")]
 Rate = Annotated[float | None, typer.Option("--far", help="Threshold: flag this share of normal images at most.")]

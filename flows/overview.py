@@ -20,7 +20,7 @@ from dn2.overview.records import (
     VersionOverview,
 )
 from dn2.records import BankVersion, GroupBankVersion, GroupReport
-from flows.console import say
+from flows.console import say, visible
 
 T = TypeVar("T")
 
@@ -33,12 +33,7 @@ def as_json(found: Overview) -> str:
 def describe_overview(found: Overview) -> None:
     """Say what lies in a store."""
     for line in _lines(found):
-        say(_visible(line))
-
-
-def _visible(line: str) -> str:
-    """Return a line in which nothing moves the cursor or breaks it: names of files are hostile input."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
+        say(visible(line))
 
 
 def _lines(found: Overview) -> Iterator[str]:
@@ -90,8 +85,10 @@ def _version(found: VersionOverview) -> Iterator[str]:
 
 def _of_images(made: BankVersion) -> Iterator[str]:
     backbone = made.embedder.rpartition("-")[0]
+    index = "" if made.index == "exact" else f", index {made.index}"
     yield (
         f"        {_many(made.rows, 'image')}, {backbone}, {made.metric}, k = {made.k}, threshold {made.threshold:.4g}"
+        f"{index}"
     )
     if made.cleaning is not None:
         yield f"        cleaned: {_many(made.dropped, 'image')} dropped"

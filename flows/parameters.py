@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, field_validator
 
 from dn2.config import (
+    AddConfig,
     CleanConfig,
     Config,
     EmbedConfig,
@@ -152,6 +153,23 @@ class RethresholdParameters(Config):
         None, description="Local folder to copy the new report to. By default the one the report was exported to."
     )
     tell: TellConfig = Field(default_factory=TellConfig, description="How Prefect is told of the report.")
+
+
+class AddParameters(EmbedParameters):
+    """Confirmed normal images, and the bank to add them to."""
+
+    bank: Name = Field("default", description="Name of the bank; its current version grows.")
+    add: AddConfig = Field(default_factory=AddConfig, description="Limits of what is added.")
+
+
+class RemoveParameters(Config):
+    """A bank, and which images to take out of it."""
+
+    store: str = Field("dn2-store", min_length=1, description="Folder or fsspec URL where dn2 keeps its files.")
+    bank: Name = Field("default", description="Name of the bank; its current version shrinks.")
+    image_ids: list[str] = Field(
+        min_length=1, description="Ids of images in the bank, or of those that calibrate it; reports list them."
+    )
 
 
 class UseVersionParameters(Config):

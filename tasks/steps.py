@@ -19,7 +19,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.logging import get_run_logger
 
 import dn2
-from dn2.config import CleanConfig, EmbedConfig, FitConfig, GroupFitConfig, GroupScoreConfig, ScoreConfig
+from dn2.config import AddConfig, CleanConfig, EmbedConfig, FitConfig, GroupFitConfig, GroupScoreConfig, ScoreConfig
 from dn2.errors import EmptySourceError, SourceError, StoreError
 from dn2.features.embed import embed_shards, resolved
 from dn2.features.shards import plan_shards
@@ -34,6 +34,7 @@ from dn2.records import (
     EmbeddedShard,
     GroupBankVersion,
     GroupReport,
+    Growth,
     Look,
     Report,
     Scored,
@@ -162,6 +163,20 @@ def fit(embedded: Embedded, store: str, bank: str, config: FitConfig, cleaning: 
         return dn2.fit(embedded, store, bank=bank, config=config, cleaning=cleaning)
 
 
+@task(name="add", **_STEP)
+def add(embedded: Embedded, store: str, bank: str, config: AddConfig) -> Growth:
+    """Add normal images to a bank: its next version, with a threshold of its own."""
+    with one_writer(bank), _logged("adding %d images to bank %s", embedded.embedded, bank):
+        return dn2.add(embedded, store, bank=bank, config=config)
+
+
+@task(name="remove", **_STEP)
+def remove(store: str, bank: str, image_ids: list[str]) -> Growth:
+    """Take images out of a bank: its next version, with a threshold of its own."""
+    with one_writer(bank), _logged("removing %d images from bank %s", len(image_ids), bank):
+        return dn2.remove(store, image_ids, bank=bank)
+
+
 @task(name="open-bank", **_STEP)
 def open_bank(store: str, bank: str) -> BankVersion:
     """Look up a bank's current version."""
@@ -204,7 +219,7 @@ def score_groups(
         return dn2.score_groups(embedded, store, bank=bank, config=config, new_parts=new_parts)
 
 
-@task(name="search", task_run_name="search-{number}-{load}", **_STEP)
+@task(name="search", task_run_name="search-{number}-{load[0]}", **_STEP)
 def search(
     shards: tuple[tuple[int, EmbeddedShard], ...],
     store: str,

@@ -13,6 +13,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from dn2.config import (
+    AddConfig,
     CleanConfig,
     Config,
     EmbedConfig,
@@ -23,7 +24,18 @@ from dn2.config import (
     ThresholdConfig,
 )
 from dn2.store import layout
-from dn2.store.schemas import CLEANING, EMBEDDINGS, GROUP_CALIBRATION, GROUPS, MANIFEST, MEMBERS, REPORT, Schema
+from dn2.store.schemas import (
+    CELLS,
+    CLEANING,
+    EMBEDDINGS,
+    FOUND,
+    GROUP_CALIBRATION,
+    GROUPS,
+    MANIFEST,
+    MEMBERS,
+    REPORT,
+    Schema,
+)
 from flows import parameters
 from flows.cli import app
 from flows.sources import NightlySource, SourcesFile, WatchedPrefix
@@ -34,6 +46,7 @@ SETTINGS = (
     EmbedConfig,
     CleanConfig,
     FitConfig,
+    AddConfig,
     ScoreConfig,
     ThresholdConfig,
     GroupFitConfig,
@@ -117,6 +130,13 @@ def test_columns_listed_are_those_of_the_schema_in_order(page: str, schema: Sche
     assert names_in(first_cells(text_of(page), "column")) == schema.columns.names
 
 
+def test_columns_listed_for_files_of_the_store_are_those_of_their_schemas_in_order():
+    rows = re.findall(r"^\| (`[^|]*\.parquet`) \| (.*) \|$", text_of("docs/store.md"), re.MULTILINE)
+    listed = {file: names_in([columns]) for file, columns in rows}
+    assert listed["`.cells.parquet`"] == CELLS.columns.names
+    assert listed["`found-<segments>/part-NNNNN.parquet`"] == FOUND.columns.names
+
+
 def test_columns_listed_for_groups_are_those_of_their_three_schemas():
     names = [*GROUP_CALIBRATION.columns.names, *GROUPS.columns.names, *MEMBERS.columns.names]
     assert names_in(first_cells(text_of("docs/groups.md"), "column")) == names
@@ -156,6 +176,7 @@ def test_settings_page_has_a_section_for_every_model_of_settings():
         field.annotation.__name__
         for model in (
             parameters.TrainParameters,
+            parameters.AddParameters,
             parameters.ScoreParameters,
             parameters.TrainGroupsParameters,
             parameters.ScoreGroupsParameters,
@@ -192,13 +213,27 @@ def test_settings_page_names_the_options_of_every_command():
     assert listed == real
 
 
+class Placeholder(str):
+    """Text that stands for any value, also for a number that is written with leading zeros."""
+
+    __slots__ = ()
+
+    def __format__(self, spec: str) -> str:
+        return str(self)
+
+
 def test_store_page_names_every_path_of_the_layout():
     """Each function of `dn2.store.layout` is called with its parameters' names as placeholders."""
     listed = set(names_in(first_cells(text_of("docs/store.md"), "path")))
-    nouns = {"bank_name": "<name>", "embedding_shard": "embeddings/<embedder>/<shard>.parquet"}
+    nouns = {
+        "bank_name": "<name>",
+        "embedding_shard": "embeddings/<embedder>/<shard>.parquet",
+        "scores_folder": "scores/<name>/<fingerprint>",
+        "number": "NNNNN",
+    }
     made = set()
     for name, function in inspect.getmembers(layout, inspect.isfunction):
-        path = function(*(nouns.get(one, f"<{one}>") for one in inspect.signature(function).parameters))
+        path = function(*(Placeholder(nouns.get(one, f"<{one}>")) for one in inspect.signature(function).parameters))
         if name != "manifests":  # the folder of `manifest`
             made.add(path)
     assert listed == made | {".tmp/"}

@@ -30,7 +30,8 @@ from dn2.neighbors.products import (
 )
 
 _ROWS = 4096  # of a cell visited at a time
-_RANKED = 100  # queries at a time
+_COARSE = 1024  # queries compared with the centroids at a time
+_RANKED = 100  # and ranked at a time
 _SORTED = 64  # torch's top-k is several times faster where it keeps no more than one of so many
 
 
@@ -71,8 +72,8 @@ def search(
         device: where the products are computed.
     """
     nprobe, width = min(nprobe, len(cells.centroids)), k + SPARE
-    # a query costs: itself, its products with the centroids and with a cell, and its candidates in each cell
-    each = 4 * queries.shape[1] + 8 * len(cells.centroids) + 4 * _ROWS + 12 * nprobe * width
+    # a query costs: itself, its products with a cell, and its candidates in each cell
+    each = 4 * queries.shape[1] + 4 * _ROWS + 12 * nprobe * width
     step = max(1, int(memory_mb * 2**20 / each))
     parts = []
     for start in range(0, len(queries), step):
@@ -122,30 +123,53 @@ def _search(
     device: str,
 ) -> Neighbors:
     floats = tensor(queries).float()
-    probed = _to_centroids(floats, cells, device).topk(nprobe, dim=1, largest=False, sorted=False).indices.cpu()
-    visits, places = _visits(probed, cells)
+    probed = torch.cat(
+        [
+            _to_centroids(part, cells, device).topk(nprobe, dim=1, largest=False, sorted=False).indices.cpu()
+            for part in torch.split(floats, _COARSE)
+        ]
+    )
+    every = torch.arange(probed.numel())
+    visits, places = _visits(every // nprobe, probed.reshape(-1), cells)
     products = Products(queries, query_keys, rows, visits, device)
-    candidates = _candidates(products, places, probed.shape, k)
+    candidates, edges = _candidates(products, places, probed.shape, k)
     found, unsure = nearest(products, candidates, k)
     if len(unsure):
         keys = None if query_keys is None else query_keys[:, unsure]
-        again = Products(queries[unsure], keys, rows, _visits(probed[unsure], cells)[0], device)
-        sure = within(again, found.distances[unsure, -1] + candidates.slack[unsure], k)
-        found.rows[unsure], found.distances[unsure] = sure.rows, sure.distances
+        limits = found.distances[unsure, -1] + candidates.slack[unsure]
+        crowded = candidates.products[unsure, -1] <= limits  # not even all that was kept is among the candidates
+        again = (edges[unsure] + products.norms[unsure, None] <= limits[:, None]) | crowded[:, None]
+        owner, place = (torch.from_numpy(index) for index in np.nonzero(again))
+        visits, _ = _visits(owner, probed[torch.from_numpy(unsure)[owner], place], cells)
+        sure = within(Products(queries[unsure], keys, rows, visits, device), limits, k)
+        best = _united(Neighbors(found.rows[unsure], found.distances[unsure]), sure, k)
+        found.rows[unsure], found.distances[unsure] = best.rows, best.distances
     return found
 
 
-def _visits(probed: torch.Tensor, cells: Cells) -> tuple[list[Visit], list[torch.Tensor]]:
-    """Return which queries visit which rows, and for each visit the places in (Q * P,) of its queries' cells.
+def _united(one: Neighbors, other: Neighbors, k: int) -> Neighbors:
+    """Return the k nearest of two lists that may have rows in common."""
+    rows, distances = (
+        np.concatenate([getattr(one, name), getattr(other, name)], axis=1) for name in ("rows", "distances")
+    )
+    order = np.lexsort((rows, distances), axis=1)
+    rows, distances = np.take_along_axis(rows, order, 1), np.take_along_axis(distances, order, 1)
+    distances[:, 1:][rows[:, 1:] == rows[:, :-1]] = np.inf
+    order = np.lexsort((rows, distances), axis=1)[:, :k]
+    return Neighbors(np.take_along_axis(rows, order, 1), np.take_along_axis(distances, order, 1))
+
+
+def _visits(owner: torch.Tensor, cell: torch.Tensor, cells: Cells) -> tuple[list[Visit], list[torch.Tensor]]:
+    """Return the visits of (P,) queries to (P,) cells, all queries of a cell together, and their places among the P.
 
     The visits to a large cell have the same places, and come one after the other.
     """
-    visited, order = probed.reshape(-1).sort(stable=True)
+    visited, order = cell.sort(stable=True)
     bounds = torch.searchsorted(visited, torch.arange(len(cells.centroids) + 1)).tolist()
-    owner = order // probed.shape[1]
+    owner = owner[order]
     visits, places = [], []
-    for cell, (first, last) in enumerate(pairwise(bounds)):
-        low, high = int(cells.starts[cell]), int(cells.starts[cell + 1])
+    for number, (first, last) in enumerate(pairwise(bounds)):
+        low, high = int(cells.starts[number]), int(cells.starts[number + 1])
         if first < last:
             mine = order[first:last]
             for start in range(low, high, _ROWS):
@@ -154,20 +178,26 @@ def _visits(probed: torch.Tensor, cells: Cells) -> tuple[list[Visit], list[torch
     return visits, places
 
 
-def _candidates(products: Products, places: list[torch.Tensor], probed: tuple[int, ...], k: int) -> Candidates:
-    """Pick the rows with the smallest products: of each cell a few, of all cells k and some to spare."""
+def _candidates(
+    products: Products, places: list[torch.Tensor], probed: tuple[int, ...], k: int
+) -> tuple[Candidates, npt.NDArray[np.float32]]:
+    """Pick the rows with the smallest products: of each cell a few, of all cells k and some to spare.
+
+    Returns:
+        the candidates, and (Q, P) float32: the product below which no other row of a cell lies.
+    """
     count, nprobe = probed
     width = k + SPARE
     best = torch.full((count * nprobe, width), torch.inf)
     rows = torch.full((count * nprobe, width), -1, dtype=torch.int64)
-    beyond = torch.full((count,), torch.inf)
+    edges = torch.full((count * nprobe,), torch.inf)
     before = None
     for place, (visit, block) in zip(places, products, strict=True):
         keep = min(block.shape[1], max(k + 1, min(width, block.shape[1] // _SORTED)))
         found, at = (part.cpu() for part in block.topk(keep, dim=1, largest=False))
         at += visit.low
-        if keep < block.shape[1] and visit.queries is not None:
-            beyond[visit.queries] = torch.minimum(beyond[visit.queries], found[:, -1])
+        if keep < block.shape[1]:
+            edges[place] = torch.minimum(edges[place], found[:, -1])
         if place is before:  # another part of the same cell
             found, order = torch.cat([best[place], found], 1).topk(width, dim=1, largest=False)
             at = torch.cat([rows[place], at], 1).gather(1, order)
@@ -178,5 +208,6 @@ def _candidates(products: Products, places: list[torch.Tensor], probed: tuple[in
     slack = products.slack()
     values = best.numpy().astype(np.float64) + products.norms[:, None]
     # what lies beyond: the first row that was not kept of a cell, and the last that is kept of all
-    limit = np.minimum(beyond.numpy().astype(np.float64) + products.norms, values[:, -1]) - slack
-    return Candidates(rows.view(count, -1).gather(1, order).numpy(), values, limit, slack)
+    beyond = edges.view(count, nprobe)
+    limit = np.minimum(beyond.amin(1).numpy().astype(np.float64) + products.norms, values[:, -1]) - slack
+    return Candidates(rows.view(count, -1).gather(1, order).numpy(), values, limit, slack), beyond.numpy()

@@ -251,6 +251,22 @@ def pointed_at(store: Store, name: str) -> str | None:
         return None
 
 
+def grown_from(store: Store, name: str, version: str, root: str) -> bool:
+    """Return whether a version of a bank was made from another one by adding and removing images.
+
+    Raises:
+        SchemaError: a version's file is not one.
+    """
+    while version != root and store.exists(layout.bank_version(name, version)):
+        document = read_document(store, layout.bank_version(name, version), BANK_VERSION, ["parent"])
+        if not document.get("grown", False):
+            return False
+        version = str(document["parent"])
+        if version == root:
+            return True
+    return False
+
+
 def _current(store: Store, name: str) -> str | None:
     pointer = layout.bank_pointer(name)
     if not store.exists(pointer):

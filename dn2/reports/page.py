@@ -71,25 +71,26 @@ def told_search(bank: BankVersion) -> str | None:
     cost = bank.fidelity
     if cost is None:
         return None
-    left_out = bank.calibration == "leave-one-out"
-    images = f"{cost.images:,} images {'each left out' if left_out else 'that are not in the bank'}"
-    error = 100 * cost.score_error
-    percent = f"{error:.2g}" if error < 99.5 else f"{error:,.0f}"
-    errors = f"{percent} % on average, their ranks correlate by {_floored(cost.rank_correlation, 4)}"
-    flips = f"{cost.flipped:,} decision{' flips' if cost.flipped == 1 else 's flip'}"
-    if cost.recall is None:
-        grown = bank.segment_count > 1
-        number, added = ("", " and with the images that were added since") if grown else (f"{bank.rows:,} ", "")
-        return (
-            f"Neighbours are searched approximately: compared with {number}centres instead of images{added}. On "
-            f"{images}, {'when the bank was trained, ' if grown else ''}scores were off by {errors}, and {flips}."
-        )
-    cells = f"{bank.nlist:,} cell{'s' * (bank.nlist != 1)}, {bank.nprobe:,} visited"
-    if bank.segment_count > 1:  # one that was added may have more cells, or none
-        cells = f"cells in each of {bank.segment_count:,} segments, at most {bank.nprobe:,} visited"
+    images = f"{cost.images:,} images" + (
+        ", each left out," if bank.calibration == "leave-one-out" else " that are not in the bank"
+    )
+    percent = f"{100 * cost.score_error:.2g}" if cost.score_error < 0.995 else f"{100 * cost.score_error:,.0f}"
+    errors = (
+        f"scores are off by {percent} % on average, their ranks correlate by {_floored(cost.rank_correlation, 4)}, and "
+        f"{cost.flipped:,} decision{' flips' if cost.flipped == 1 else 's flip'}."
+    )
+    searched = "Neighbours are searched approximately: "
+    if cost.recall is not None:
+        cells = f"{bank.nlist:,} cell{'s' * (bank.nlist != 1)}, {bank.nprobe:,} visited"
+        if bank.segment_count > 1:  # one that was added may have more cells, or none
+            cells = f"cells in each of {bank.segment_count:,} segments, at most {bank.nprobe:,} visited"
+        found = f"this finds {_floored(100 * cost.recall, 1)} % of the true neighbours"
+        return f"{searched}{cells}. On {images} {found}; {errors}"
+    if bank.segment_count == 1:
+        return f"{searched}compared with {bank.rows:,} centres instead of images. On {images} {errors}"
     return (
-        f"Neighbours are searched approximately: {cells}. On {images} this finds {_floored(100 * cost.recall, 1)} % of "
-        f"the true neighbours; scores are off by {errors}, and {flips}."
+        f"{searched}compared with centres instead of images, and with the images that were added since. On {images} "
+        f"{errors} This was measured before images were added."
     )
 
 

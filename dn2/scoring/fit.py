@@ -21,7 +21,7 @@ from dn2.neighbors.exact import at_most
 from dn2.neighbors.lay_out import gathered, lay_out
 from dn2.neighbors.products import Rows
 from dn2.neighbors.segments import keys, keys_of, write_segment
-from dn2.neighbors.versions import check_kind, make_current, open_bank, publish
+from dn2.neighbors.versions import check_kind, grown_from, make_current, open_bank, pointed_at, publish
 from dn2.records import BankVersion, Cleaning, Embedded
 from dn2.scoring.calibrating import CalibrationImages
 from dn2.scoring.calibration import LEAVE_ONE_OUT_ROWS, held_out_rows, trusted
@@ -93,8 +93,17 @@ def fit(
     check_rejects(embedded, store, config)
     with locked(store, layout.bank(name)):
         check_kind(store, name, BANK_VERSION)
+        before = pointed_at(store, name)
         record = _version(embedded, store, name, config, cleaning)
         make_current(store, record)
+        if before is not None and grown_from(store, name, before, record.version):
+            log.warning(
+                "bank %s: version %s is the current one again, without what was added or removed since; "
+                "dn2 bank use %s brings that back",
+                name,
+                record.version,
+                before,
+            )
     _warn(record)
     return record
 

@@ -266,6 +266,6 @@ def _publish(
     probes = store.read(layout.bank_probes(parent.name, parent.version))
     store.write(layout.bank_probes(record.name, record.version), probes)
     more = {name: document.get(name, []) for name in ("held", "removed_ids")}
-    publish(store, record, segments=document["segments"], config=document["config"], **more)
+    publish(store, record, segments=document["segments"], config=document["config"], grown=True, **more)
     make_current(store, record)
     return record

@@ -17,6 +17,7 @@ from tests.flows.test_wrong_use import files
 COMMANDS = ["ingest", "embed", "clean", "train", "score", "rethreshold", "nightly", "demo", "show", "bank"]
 CLEANING = ["--clean", "--contamination", "--drop"]
 GROUPS = ["--pattern", "--split"]
+INDEX = ["--index", "--centroids", "--nlist", "--nprobe", "--recall", "--expected-queries", "--segment-rows"]
 THRESHOLDS = ["--far", "--quantile", "--threshold", "--budget", "--fdr"]
 
 
@@ -33,6 +34,7 @@ def test_help_tells_a_newcomer_how_to_begin():
         "try it: dn2 demo",
         "dn2 train photos/normal --bank parts",
         "dn2 score photos/today --bank parts --out report",
+        "dn2 bank add photos/confirmed --bank parts",
         "any fsspec URL (s3://bucket/prefix)",
         "or a table (.csv, .parquet) that lists images",
         ".jpg, .jpeg and .png",
@@ -52,7 +54,7 @@ def test_help_tells_a_newcomer_how_to_begin():
             ["--store", "--dataset", *GROUPS, "--backbone", "--engine", "--device", "--batch-size", "--shard-size"],
         ),
         ("clean", ["--store", "--dataset", *GROUPS, "--backbone", *CLEANING]),
-        ("train", ["--store", "--bank", *GROUPS, "--backbone", "--k", "--metric", "--far", *CLEANING]),
+        ("train", ["--store", "--bank", *GROUPS, "--backbone", "--k", "--metric", "--far", *CLEANING, *INDEX]),
         ("score", ["--store", "--bank", *GROUPS, "--out", "--backbone", *THRESHOLDS]),
         ("rethreshold", ["--store", "--out", *THRESHOLDS]),
         ("nightly", ["--rescore"]),
@@ -74,14 +76,26 @@ def test_help_of_each_command_explains_every_option(command: str, options: list[
         assert explained, option
 
 
-def test_help_of_the_commands_about_banks_explains_them():
-    done = dn2("bank")
-    assert "use Make an older version of a bank the current one again." in plain(done.out)
-    done = dn2("bank", "use", "--help")
+@pytest.mark.parametrize(
+    ("command", "does", "argument", "options"),
+    [
+        ("use", "Make an older version of a bank the current one again.", "Version of the bank, or how it begins", []),
+        (
+            "add",
+            "Add confirmed normal images to a bank, without training it again.",
+            "Folder or fsspec URL with images.",
+            ["--dataset", *GROUPS, "--backbone", "--engine", "--device", "--batch-size", "--shard-size"],
+        ),
+        ("remove", "Take images out of a bank, without training it again.", "Images to take out, by id.", []),
+    ],
+)
+def test_help_of_the_commands_about_banks_explains_them(command: str, does: str, argument: str, options: list[str]):
+    assert f"{command} {does}" in plain(dn2("bank").out)
+    done = dn2("bank", command, "--help")
     assert (done.code, done.err) == (0, "")
     text = plain(done.out)
-    assert "Version of the bank, or how it begins: four characters or more." in text
-    for option in ("--bank", "--store", "--verbose", "--help"):
+    assert argument in text
+    for option in (*options, "--bank", "--store", "--verbose", "--help"):
         assert re.search(rf"{option} (?:-v )?<[^>]*> ([A-Za-z][^-]{{9,}})", text), option
 
 
@@ -99,11 +113,14 @@ def test_version_is_that_of_the_package():
         (["nightly"], "Missing argument 'sources'"),
         (["rethreshold"], "Missing argument 'report'"),
         (["bank", "use"], "Missing argument 'version'"),
+        (["bank", "add"], "Missing argument 'source'"),
+        (["bank", "remove"], "Missing argument 'image_ids'"),
         (["bank", "nope"], "No such command 'nope'"),
         (["show", "--newest", "all"], "Invalid value for '--newest'"),
         (["rethreshold", "report", "--budget", "few"], "Invalid value for '--budget'"),
         (["train", "pictures", "--k", "two"], "Invalid value for '--k'"),
         (["train", "pictures", "--metric", "l3"], "'l3' is not one of 'l2', 'cosine'"),
+        (["train", "pictures", "--index", "hnsw"], "'hnsw' is not one of 'auto', 'exact', 'ivf', 'centroids'"),
         (["score", "pictures", "--engine", "tea"], "'tea' is not one of 'auto', 'openvino', 'torch'"),
     ],
 )
@@ -149,6 +166,50 @@ def test_train_passes_every_option_on(run: Run, tmp_path: Path):
     assert re.match(r"bank mine, version [0-9a-f]{16}: 8 normal images, 0 rejected, \w+, k = 3, cosine\n", done.out)
     assert "flags about 30.00% of normal images (leave-one-out, 8 scores)" in done.out
     assert (done.err, [*Path("dn2-store/manifests").iterdir()]) == ("", [Path("dn2-store/manifests/d")])
+
+
+FIDELITY = r"rank correlation [\d.]+, scores off by [\d.]+% on average, \d+ decisions? flipped\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], r"index exact: to score 100,000 images, comparing each with all 60 takes no longer than [^\n]*\n"),
+        (["--index", "exact", "--segment-rows", "25"], r"index exact, 3 segments: as asked for\n"),
+        (["--expected-queries", "7"], r"index exact: to score 7 images, [^\n]*\n"),
+        (
+            ["--index", "ivf", "--nlist", "5", "--nprobe", "2"],
+            r"index ivf, 5 cells, 2 visited: as asked for\n"
+            rf"on \d+ images of the bank, each without itself: recall [01]\.\d\d\d, {FIDELITY}",
+        ),
+        (
+            ["--index", "ivf", "--nlist", "4", "--recall", "1"],
+            rf"index ivf, 4 cells, \d visited: as asked for\non \d+ images of [^\n]*: recall [01]\.\d\d\d, {FIDELITY}",
+        ),
+        (
+            ["--index", "centroids", "--centroids", "7"],
+            rf"index centroids, 7 centres: as asked for\non \d+ images that are not in the bank: {FIDELITY}",
+        ),
+    ],
+)
+def test_train_says_which_index_the_bank_has_and_what_it_costs(run: Run, tmp_path: Path, options: list[str], said: str):
+    make_pictures(tmp_path / "photos", 60)
+    done = run("train", "photos", "--bank", "mine", "--far", "0.3", *options)
+    assert (done.code, done.err) == (0, "")
+    assert re.fullmatch(rf"bank mine, [^\n]*\n{said}threshold [^\n]*\n", done.out), done.out
+    shown = run("show").out
+    index = re.match(r"index (\w+)", said)
+    assert index is not None
+    assert (re.findall(r", index (\w+)\n", shown) or ["exact"]) == [index[1]]
+
+
+def test_train_tells_copies(run: Run, tmp_path: Path):
+    make_pictures(tmp_path / "photos", 8)
+    for number in range(2):
+        (tmp_path / "photos" / f"copy{number}.png").write_bytes((tmp_path / "photos" / "000.png").read_bytes())
+    done = run("train", "photos", "--far", "0.3")
+    assert (done.code, done.err) == (0, "")
+    assert "\n2 images have the same bytes as another one\n" in done.out
 
 
 def test_train_warns_when_the_threshold_cannot_promise_what_was_asked_for(run: Run, pictures: Path):

@@ -5,9 +5,16 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from flows.parameters import EmbedParameters, IngestParameters, ScoreParameters, TrainParameters
+from flows.parameters import (
+    AddParameters,
+    EmbedParameters,
+    IngestParameters,
+    RemoveParameters,
+    ScoreParameters,
+    TrainParameters,
+)
 
-MODELS = [IngestParameters, EmbedParameters, TrainParameters, ScoreParameters]
+MODELS = [IngestParameters, EmbedParameters, TrainParameters, ScoreParameters, AddParameters]
 LEAST: dict[str, Any] = {"source": "/pictures"}
 
 
@@ -59,3 +66,20 @@ def test_parameters_survive_the_way_through_json():
     """What Prefect stores with a run is what the flow gets."""
     given = ScoreParameters.model_validate({**LEAST, "bank": "b", "embed": {"shard_size": 7}, "out": "/report"})
     assert ScoreParameters.model_validate_json(given.model_dump_json()) == given
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, r"image_ids\n  Field required"),
+        ({"image_ids": []}, r"image_ids\n  List should have at least 1 item"),
+        ({"image_ids": "0123"}, r"image_ids\n  Input should be a valid list"),
+        ({"image_ids": ["0123"], "bank": "../x"}, "cannot be used: expected 1 to 100 letters"),
+        ({"image_ids": ["0123"], "sauce": 1}, r"sauce\n  Extra inputs are not permitted"),
+    ],
+)
+def test_removing_needs_images_and_a_bank(given: dict[str, Any], message: str):
+    with pytest.raises(ValidationError, match=message):
+        RemoveParameters.model_validate(given)
+    schema = RemoveParameters.model_json_schema()
+    assert all(len(field["description"]) > 10 for field in schema["properties"].values())

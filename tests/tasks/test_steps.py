@@ -73,6 +73,7 @@ def test_success_is_no_fault():
 def test_every_step_has_the_same_retries_and_no_cache():
     """Retries in one place; whether something is done already is decided by the store alone."""
     assert STEPS == [
+        "add",
         "choose_embedder",
         "clean",
         "embed",
@@ -88,9 +89,11 @@ def test_every_step_has_the_same_retries_and_no_cache():
         "open_report",
         "plan",
         "remember",
+        "remove",
         "report",
         "score",
         "score_groups",
+        "search",
         "unscored",
         "use_version",
     ]

@@ -61,7 +61,7 @@ def test_page_says_how_many_cells_were_visited_and_what_that_costs(own_bricks: B
     text = told_search(bricks.bank)
     assert text is not None
     assert text.startswith(
-        "Neighbours are searched approximately: 4 cells, 1 visited. On 16 images each left out this finds "
+        "Neighbours are searched approximately: 4 cells, 1 visited. On 16 images, each left out, this finds "
     )
     assert f'<p class="soft">{escape(text)}</p>' in page
     assert "l2, index ivf" in soft_text(page)
@@ -99,22 +99,22 @@ def test_cells_of_several_segments(ivf: dn2.BankVersion):
 def test_images_of_the_bank_itself_are_left_out_one_by_one(ivf: dn2.BankVersion):
     text = told_search(replace(ivf, calibration="leave-one-out"))
     assert text is not None
-    assert "On 1,000 images each left out this finds" in text
+    assert "On 1,000 images, each left out, this finds" in text
 
 
 def test_centres(centroids: dn2.BankVersion):
     assert told_search(centroids) == (
         "Neighbours are searched approximately: compared with 100 centres instead of images. On 400 images that are "
-        "not in the bank, scores were off by 12 % on average, their ranks correlate by 0.9, and 1 decision flips."
+        "not in the bank scores are off by 12 % on average, their ranks correlate by 0.9, and 1 decision flips."
     )
 
 
 def test_centres_to_which_images_were_added(centroids: dn2.BankVersion):
     """What was measured was measured before: the page says so."""
     assert told_search(replace(centroids, rows=120, segment_count=2)) == (
-        "Neighbours are searched approximately: compared with centres instead of images and with the images that were "
-        "added since. On 400 images that are not in the bank, when the bank was trained, scores were off by 12 % on "
-        "average, their ranks correlate by 0.9, and 1 decision flips."
+        "Neighbours are searched approximately: compared with centres instead of images, and with the images that were "
+        "added since. On 400 images that are not in the bank scores are off by 12 % on average, their ranks correlate "
+        "by 0.9, and 1 decision flips. This was measured before images were added."
     )
 
 

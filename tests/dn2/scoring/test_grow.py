@@ -248,3 +248,23 @@ def test_groups_stay_apart_in_a_bank_that_grows(store: Store):
     both, group = np.concatenate([vectors, near]), np.tile(np.arange(40) // 2, 2)[None]
     expected = mean_distance(brute_force(both, both, 2, group, group)[1])
     assert list(calibration(store, record).values()) == expected.tolist()
+
+
+def test_training_again_tells_that_what_was_added_is_not_in_it(store: Store, caplog: pytest.LogCaptureFixture):
+    trained = train(store)
+    added = dn2.add(write_shards(store, normal_vectors(9, seed=1), name="more"), store, bank="parts").bank
+    removed = dn2.remove(store, [image_id("more", 3)], bank="parts").bank
+    caplog.clear()
+
+    assert train(store) == trained
+
+    told = [record.getMessage() for record in caplog.records if "without what was added" in record.getMessage()]
+    assert told == [
+        f"bank parts: version {trained.version} is the current one again, without what was added or removed since; "
+        f"dn2 bank use {removed.version} brings that back"
+    ]
+    assert added.version != removed.version
+    caplog.clear()
+    train(store)
+    train(store, 30, name="others")
+    assert "without what was added" not in caplog.text

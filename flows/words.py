@@ -1,0 +1,51 @@
+"""What is said of a bank in words, the same on the command line and on Prefect's pages."""
+
+from __future__ import annotations
+
+from dn2.records import BankVersion, Growth
+
+
+def index_in_words(bank: BankVersion) -> str:
+    """Return which index a bank has, and why."""
+    words = [bank.index]
+    if bank.index == "ivf":
+        words.append(f"{many(bank.nlist, 'cell')}, {bank.nprobe:,} visited")
+    if bank.index == "centroids":
+        words.append(many(bank.nlist, "centre"))
+    if bank.segment_count > 1:
+        words.append(f"{bank.segment_count:,} segments")
+    return ", ".join(words) + (f": {bank.why}" if bank.why else "")
+
+
+def fidelity_in_words(bank: BankVersion) -> str | None:
+    """Return how much a bank's index differs from exact search; None where it is exact."""
+    if bank.fidelity is None:
+        return None
+    found, held_out = bank.fidelity, bank.calibration == "held-out"
+    measured = "images that are not in the bank" if held_out else "images of the bank, each without itself"
+    recall = "" if found.recall is None else f"recall {found.recall:.3f}, "
+    return (
+        f"on {found.images:,} {measured}: {recall}rank correlation {found.rank_correlation:.4f}, scores off by "
+        f"{found.score_error:.2%} on average, {many(found.flipped, 'decision')} flipped"
+    )
+
+
+def copies_in_words(bank: BankVersion) -> str | None:
+    """Return how many images a bank holds again; None if there are none."""
+    if not bank.copies:
+        return None
+    return f"{many(bank.copies, 'image')} {'has' if bank.copies == 1 else 'have'} the same bytes as another one"
+
+
+def additions_in_words(growth: Growth) -> str:
+    """Return what became of each image that was to be added."""
+    return (
+        f"{many(growth.added, 'image')} added, {growth.held_out:,} held out for calibration, {growth.known:,} known "
+        f"already, {growth.copies:,} {'copy' if growth.copies == 1 else 'copies'} not added, "
+        f"{growth.rejected:,} rejected"
+    )
+
+
+def many(count: int, noun: str) -> str:
+    """Return a number of things."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
