@@ -82,10 +82,11 @@ def choose_index(
     held = nlist if chosen == "centroids" else largest
     memory = needed_gb(held, dim, nlist if chosen == "ivf" else 0)
     if memory > budget_gb:
+        room = budget_gb * 2**30 - (4 * dim * nlist if chosen == "ivf" else 0)
         raise BankError(
             f"bank of {rows} rows of length {dim}: needs {memory:.2f} GiB (index {chosen}), expected at most "
             f"bank_memory_gb = {budget_gb:g}; raise it, set segment_rows to at most "
-            f"{max(1, int(budget_gb * 2**30 / (2 * dim + _BYTES_PER_ROW)))}, take index centroids, or train with "
+            f"{max(1, int(room / (2 * dim + _BYTES_PER_ROW)))}, take index centroids, or train with "
             f"fewer images"
         )
     return Choice(chosen, nlist, memory, why)

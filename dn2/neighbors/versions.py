@@ -22,7 +22,9 @@ from dn2.store.documents import (
     write_document,
 )
 from dn2.store.lock import locked
+from dn2.store.schemas import BANK_ROWS
 from dn2.store.storage import Store
+from dn2.store.tables import read_config
 
 log = getLogger(__name__)
 _NEEDED = {
@@ -236,11 +238,20 @@ def _check_whole(store: Store, record: BankVersion | GroupBankVersion, document:
         if document.get("cells") is not None:
             needed.append(layout.bank_cells(path))
     for path in needed:
-        if not store.exists(path):
-            raise NotFoundError(
-                f"bank {name!r} version {version}: its file {store.uri_of(path)} is missing; use another version, or "
-                f"train the bank again"
-            )
+        _check_there(store, record, path)
+    if document.get("index") == "ivf":
+        for segment in segments:
+            path = layout.bank_segment(name, segment)
+            if read_config(store, f"{path}.parquet", BANK_ROWS).get("cells", False):
+                _check_there(store, record, layout.segment_cells(path))
+
+
+def _check_there(store: Store, record: BankVersion | GroupBankVersion, path: str) -> None:
+    if not store.exists(path):
+        raise NotFoundError(
+            f"bank {record.name!r} version {record.version}: its file {store.uri_of(path)} is missing; use another "
+            f"version, or train the bank again"
+        )
 
 
 def pointed_at(store: Store, name: str) -> str | None:

@@ -29,10 +29,13 @@ class CalibrationImages:
         self._bank = bank
         self._sides: list[tuple[Segment, npt.NDArray[np.int64]]] = []
         in_bank = [segment for segment in bank.segments if not segment.centres]
-        for segment in [*in_bank, *bank.held]:
-            mine = np.array([name in wanted for name in segment.table["image_id"].to_pylist()], bool)
+        left = set(wanted)
+        for segment in [*in_bank, *reversed(bank.held)]:  # one that came back is in two: the newer one counts
+            names = segment.table["image_id"].to_pylist()
+            mine = np.array([name in left for name in names], bool)
             if segment.gone is not None:
                 mine &= ~segment.gone
+            left.difference_update(names[row] for row in np.flatnonzero(mine))
             self._sides.append((segment, np.flatnonzero(mine)))
         self.table = concat([segment.table.take(rows) for segment, rows in self._sides])
         self._columns = self._distinguishing(in_bank)

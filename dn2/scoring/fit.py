@@ -145,7 +145,8 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
         copies=in_bank - len(np.unique(keys(bank_rows["content_sha256"].to_pylist()))),
     )
     parts = {"embedder": embedded.embedder, "metric": config.metric}
-    base = fingerprint([_FORMAT, embedded.embedder, images, {**settings, "k": None}, split.method, *cleaned])
+    index = [choice.index, choice.nlist, config.segment_rows]
+    base = fingerprint([_FORMAT, embedded.embedder, images, config.metric, split.method, *index, *cleaned])
     with gathered((in_bank, dim), _vectors(embedded, store, split.in_bank, config.metric)) as vectors:
         limit = config.segment_rows
         segments = lay_out(store, name, vectors, bank_rows, choice, name=base, segment_rows=limit, footer=parts)

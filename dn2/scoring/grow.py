@@ -61,7 +61,8 @@ def add(
 
     What the bank has stays as it is. Images that it has already, and copies (same bytes) of images that it has or of
     each other, are not added; an image that was removed comes back. If the bank is calibrated by held-out images, a
-    fifth of the new ones is held out too; and all calibration scores are made anew, since every image that is added may
+    fifth of the new ones is held out too, unless the bank holds centres, in which any of them may have a part already;
+    and all calibration scores are made anew, since every image that is added may
     be a nearer neighbour. If nothing is new, no version is made.
 
     Args:
@@ -165,8 +166,7 @@ def _added(embedded: Embedded, store: Store, before: _Before, config: AddConfig)
     names = np.array(rows["image_id"].to_pylist(), object)
     known, returned = _known(before, names)
     contents = keys(rows["content_sha256"].to_pylist())
-    theirs = [keys_of(segment.table, ["content_sha256"])[0] for segment in _with_images(before.bank)]
-    copies = ~known & ~returned & np.isin(contents, np.concatenate(theirs) if theirs else [])
+    copies = ~known & ~returned & np.isin(contents, _contents(before))
     fresh = np.flatnonzero(~known & ~returned & ~copies)
     repeated = np.setdiff1d(fresh, fresh[np.unique(contents[fresh], return_index=True)[1]])
     copies[repeated] = True
@@ -181,7 +181,7 @@ def _added(embedded: Embedded, store: Store, before: _Before, config: AddConfig)
     if not new.any() and not returned.any():
         return growth
     held = np.zeros(len(new), bool)
-    if record.calibration == "held-out" and new.any():
+    if record.calibration == "held-out" and record.index != "centroids" and new.any():
         fifth = held_out_rows(contents[new], keys(keep_rows(rows, new)["group_id"].to_pylist()))
         held[np.flatnonzero(new)[fifth]] = True
     added = new & ~held
@@ -206,17 +206,27 @@ def _added(embedded: Embedded, store: Store, before: _Before, config: AddConfig)
     return replace(growth, bank=made, added=int(added.sum()) + int(returned.sum()), held_out=int(held.sum()))
 
 
-def _with_images(bank: Bank) -> list[Any]:
-    """Return the segments whose rows are images."""
-    return [segment for segment in [*bank.segments, *bank.held] if not segment.centres]
-
-
 def _known(before: _Before, names: npt.NDArray[Any]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Return which of (N,) image ids the bank has already, and which it had until they were removed."""
-    there = {name for segment in _with_images(before.bank) for name in segment.table["image_id"].to_pylist()}
-    inside = np.array([name in there for name in names], bool)
-    returned = np.array([name in before.removed for name in names], bool)
-    return inside & ~returned, inside & returned
+    """Return which of (N,) image ids the bank has, or is calibrated by, and which it had until they were removed."""
+    living = _living(before)
+    known = np.array([name in living or name in before.calibrates for name in names], bool)
+    if before.bank.record.calibration == "leave-one-out":  # what cleaning dropped calibrates, but can be added
+        known = np.array([name in living for name in names], bool)
+    return known, np.array([name in before.removed for name in names], bool)
+
+
+def _contents(before: _Before) -> npt.NDArray[np.int64]:
+    """Return the keys of the bytes of all images that the bank has or is calibrated by."""
+    found = [np.empty(0, np.int64)]
+    held_out = before.bank.record.calibration == "held-out"
+    for segment in before.bank.segments:
+        if not segment.centres:
+            mine = keys_of(segment.table, ["content_sha256"])[0]
+            found.append(mine if segment.gone is None else mine[~segment.gone])
+    for segment in before.bank.held if held_out else ():
+        mine = np.array([name in before.calibrates for name in segment.table["image_id"].to_pylist()], bool)
+        found.append(keys_of(segment.table, ["content_sha256"])[0][mine])
+    return np.concatenate(found)
 
 
 def _write(

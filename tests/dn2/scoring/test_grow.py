@@ -191,7 +191,7 @@ def test_bank_of_centres_grows_by_images_and_keeps_its_centres(store: Store):
     before = train(store, 100, config)
     growth = dn2.add(write_shards(store, normal_vectors(20, seed=1), name="more"), store, bank="parts")
 
-    assert (growth.added, growth.held_out, growth.bank.rows) == (16, 4, before.rows + 16)
+    assert (growth.added, growth.held_out, growth.bank.rows) == (20, 0, before.rows + 20)
     centre = Bank.open(store, before, memory_gb=1).rows["image_id"].to_pylist()[0]
     with pytest.raises(BankError, match="its first images are centres, which cannot be removed"):
         dn2.remove(store, [centre], bank="parts")
@@ -268,3 +268,69 @@ def test_training_again_tells_that_what_was_added_is_not_in_it(store: Store, cap
     train(store)
     train(store, 30, name="others")
     assert "without what was added" not in caplog.text
+
+
+def test_removed_held_out_image_comes_back(store: Store):
+    before = train(store, 100, HELD)
+    name = next(iter(calibration(store, before)))
+    dn2.remove(store, [name], bank="parts")
+
+    growth = dn2.add(write_shards(store, normal_vectors(100, seed=0)), store, bank="parts")
+
+    assert (growth.known, growth.added + growth.held_out) == (99, 1)
+    assert growth.bank.rows + growth.bank.calibration_rows == 100
+
+
+def test_same_bytes_as_a_removed_image_are_no_copy(store: Store):
+    train(store)
+    dn2.remove(store, [image_id("normal", 3)], bank="parts")
+    renamed = write_shards(
+        store, normal_vectors(4, seed=0), name="more", contents=[f"normal-{row}" for row in range(4)]
+    )
+
+    growth = dn2.add(renamed, store, bank="parts")
+
+    assert (growth.added, growth.copies, growth.bank.rows) == (1, 3, 40)
+
+
+@pytest.mark.parametrize("config", [EXACT, HELD])
+def test_image_that_cleaning_dropped_can_be_added(store: Store, config: FitConfig):
+    embedded = write_shards(store, normal_vectors(100, seed=0))
+    cleaning = dn2.clean(embedded, store, config=dn2.CleanConfig(rule="paper"))
+    before = dn2.fit(embedded, store, bank="parts", config=config, cleaning=cleaning)
+
+    growth = dn2.add(embedded, store, bank="parts")
+
+    assert growth.added > 0
+    assert growth.known + growth.added + growth.held_out == 100
+    record = growth.bank
+    assert record.rows == before.rows + growth.added
+    assert len(calibration(store, record)) == record.calibration_rows
+    rows = Bank.open(store, record, memory_gb=1).rows["image_id"].to_pylist()
+    assert len(set(rows)) == len(rows)
+    if config is EXACT:
+        both = normal_vectors(100, seed=0)
+        own = np.arange(100)[None]
+        expected = mean_distance(brute_force(both, both, 2, own, own)[1])
+        scores = calibration(store, record)
+        assert [scores[image_id("normal", row)] for row in range(100)] == expected.tolist()
+
+
+def test_version_whose_cells_are_gone_is_not_used_again(store: Store, tmp_path: Path):
+    record = train(store, 200, FitConfig(index="ivf", nlist=5))
+    train(store, 30, name="others")
+    (cells,) = tmp_path.glob("store/banks/parts/segments/*.cells.parquet")
+    cells.unlink()
+
+    with pytest.raises(NotFoundError, match=r"its file .*cells\.parquet is missing"):
+        use_version(store, "parts", record.version)
+
+
+def test_versions_with_another_threshold_share_their_segments(store: Store, tmp_path: Path):
+    embedded = write_shards(store, normal_vectors(100, seed=0))
+    for rate, k in ((0.1, 2), (0.2, 2), (0.1, 3)):
+        config = FitConfig(index="ivf", nlist=4, false_alarm_rate=rate, k=k)
+        dn2.fit(embedded, store, bank="parts", config=config)
+
+    assert len(list(tmp_path.glob("store/banks/parts/segments/*.npy"))) == 1
+    assert len(list(tmp_path.glob("store/banks/parts/versions/*.json"))) == 3
