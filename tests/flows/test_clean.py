@@ -65,7 +65,8 @@ def check_command(run: Callable[..., Done], photos: Path, tmp_path: Path, rule: 
 
     trained = run("train", photos, "--bank", "mixed", *how)
     assert trained.code == 0, trained.err
-    cleaned, bank, threshold = trained.out.splitlines()
+    cleaned, bank, index, threshold = trained.out.splitlines()
+    assert index.startswith("index exact: ")
     promise = "10.0% taken for anomalies (as given), so the threshold is an estimate"
     assert cleaned == f"cleaned: 40 images dropped, {promise}; see file://{said[1]}"
     assert re.match(r"bank mixed, version [0-9a-f]{16}: 120 normal images, 3 rejected, ", bank)

@@ -32,8 +32,11 @@ def test_segments_are_searched_by_tasks_and_merged(bricks: Bricks, tmp_path: Pat
             source=str(bricks.batch), store=str(store), bank="bricks", score=ScoreConfig(bank_memory_gb=memory)
         )
         state, runs = task_runs(score, parameters)
-        assert runs["search-0"] == (4 if rows else 0)
+        assert runs["search-0"] == (1 if rows else 0)  # each of them at the first try
         reports.append((store, state.result()))
+        (folder,) = (store / "scores/bricks").iterdir()
+        assert len(list(folder.glob("found-*"))) == (4 if rows else 0)
+        assert list(folder.glob("found-*/*")) == []  # merged
 
     tables = [read_table(Store.open(store), _part(store, report.uri), REPORT) for store, report in reports]
     for column in ("uri", "score", "neighbor_uris", "neighbor_distances", "is_anomaly"):
