@@ -18,7 +18,9 @@ PILLOW_PIXEL_LIMIT = 178_956_970  # above this Pillow itself refuses to open an 
 _REPORT_FORMAT = 3  # raised when a report gets more files or figures: older ones are made anew
 _CLEANING_FORMAT = 1
 _GROUP_REPORT_FORMAT = 1
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_DEVICE = re.compile(r"auto|(cpu|cuda(:\d+)?)(,(cpu|cuda(:\d+)?))*")
+_TILES = re.compile(r"tiles-(\d{1,2})x(\d{1,2})|tiles\(\s*(\d{1,2})\s*,\s*(\d{1,2})\s*\)")
+_MOST_TILES = 16  # in a row, and in a column
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -50,8 +52,40 @@ def check_device(device: str) -> str:
         ConfigError: it is not.
     """
     if not _DEVICE.fullmatch(device):
-        raise ConfigError(f"got {device!r}, expected auto, cpu, cuda or cuda:N")
+        raise ConfigError(f"got {device!r}, expected auto, cpu, cuda or cuda:N, or several with commas between")
     return device
+
+
+def tile_grid(crop: str) -> tuple[int, int] | None:
+    """Return rows and columns of the tiles that a crop cuts an image into; full is one tile, center none at all.
+
+    Raises:
+        ConfigError: the crop is none.
+    """
+    if crop == "center":
+        return None
+    if crop == "full":
+        return 1, 1
+    found = _TILES.fullmatch(crop)
+    rows, columns = (int(number) for number in found.groups() if number is not None) if found else (0, 0)
+    if not (1 <= rows <= _MOST_TILES and 1 <= columns <= _MOST_TILES):
+        raise ConfigError(
+            f"got {crop!r}, expected auto, center, full, or tiles-RxC with 1 to {_MOST_TILES} rows R and columns C, "
+            f"such as tiles-2x3"
+        )
+    return rows, columns
+
+
+def check_crop(crop: str) -> str:
+    """Return a crop as it is written in names: tiles(2, 3) as tiles-2x3, and one tile as full.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    grid = None if crop == "auto" else tile_grid(crop)
+    if grid is None:
+        return crop
+    return "full" if grid == (1, 1) else f"tiles-{grid[0]}x{grid[1]}"
 
 
 Name = Annotated[str, AfterValidator(check_name)]
@@ -68,15 +102,39 @@ class EmbedConfig(Config):
 
     backbone: str = Field(
         "auto",
-        description="Pretrained network: auto, efficientnet_lite0, resnet18 to resnet152, wide_resnet50_2, "
-        "wide_resnet101_2. auto takes resnet101 if its weights are on this machine, else efficientnet_lite0.",
+        min_length=1,
+        description="Pretrained network: auto, efficientnet_lite0, _lite1 or _lite2, a classification model of "
+        "torchvision by its name, or module:object for one of your own. auto takes the bank's; without a bank "
+        "resnet101 if its weights are on this machine, else efficientnet_lite0.",
+    )
+    weights: str | None = Field(
+        None,
+        min_length=1,
+        description="Path or URL of the backbone's weights, a state dict saved by torch. By default those that belong "
+        "to its name.",
+    )
+    weights_sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="Weights with another sha256 are refused. By default not checked."
+    )
+    download: bool = Field(
+        False, description="Fetch weights that are not on this machine from torch's hub. Not done by default."
+    )
+    crop: Annotated[str, AfterValidator(check_crop)] = Field(
+        "auto",
+        description="What of an image is seen. center: the central square, as in the paper; full: all of it, squeezed "
+        "to a square; tiles-RxC: R rows of C tiles, each squeezed to a square, of which the worst one counts. auto "
+        "takes the bank's; without a bank center.",
     )
     engine: Literal["auto", "openvino", "torch"] = Field(
         "auto", description="What runs the network. auto takes torch on a GPU and OpenVINO on a CPU."
     )
     device: Annotated[str, AfterValidator(check_device)] = Field(
         "auto",
-        description="auto, cpu, cuda or cuda:N. auto takes the first GPU if there is one.",
+        description="auto, cpu, cuda, cuda:N, or several with commas between. auto takes all GPUs, or the CPU if there "
+        "is none. Each device has a worker of its own.",
+    )
+    precision: Literal["auto", "float32", "float16"] = Field(
+        "auto", description="What the network calculates with. auto takes float16 on a GPU and float32 on a CPU."
     )
     batch_size: int = Field(32, ge=1, le=4096, description="Images per forward pass. Does not change scores.")
     shard_size: int = Field(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from threading import RLock
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,14 @@ class Advance:
 
 Listener = Callable[[Advance], None]
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("dn2_progress", default=())
+_telling = RLock()  # workers of several devices tell at once, and listeners add up
 
 
 def advance(stage: str, items: int, *, total: int | None = None, limit: str = "") -> None:
     """Tell whoever listens that `items` more images are through `stage`."""
     for listener in _listeners.get():
-        listener(Advance(stage, items, total, limit))
+        with _telling:
+            listener(Advance(stage, items, total, limit))
 
 
 @contextmanager

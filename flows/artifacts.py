@@ -13,12 +13,23 @@ import httpx
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
 import dn2
-from dn2.records import BankVersion, Cleaning, Dataset, Embedded, GroupBankVersion, GroupReport, Look, Report
+from dn2.records import (
+    BankVersion,
+    Cleaning,
+    Compacted,
+    Dataset,
+    Embedded,
+    GroupBankVersion,
+    GroupReport,
+    Look,
+    Pruned,
+    Report,
+)
 from dn2.reports.files import PICTURE
 from flows.links import cell, page, served, text
 from flows.outcomes import Outcome
 from flows.parameters import TellConfig
-from flows.words import copies_in_words, fidelity_in_words, index_in_words
+from flows.words import copies_in_words, fidelity_in_words, index_in_words, size_in_words
 
 log = getLogger("dn2.flows")
 _ROWS = 20  # of a table: more belong into the Parquet files
@@ -95,14 +106,36 @@ def show_cleaning(cleaning: Cleaning, store: str) -> None:
 
 
 @_for_the_eye
+def show_compacted(done: Sequence[Compacted], store: str) -> None:
+    """Show which manifest parts were merged."""
+    rows = [
+        (
+            text(one.dataset),
+            f"{len(one.merged):,} parts, {one.images:,} images, {one.shards:,} shards written"
+            + "".join(f"; {text(note)}" for note in one.notes),
+        )
+        for one in done
+    ]
+    create_markdown_artifact(_table([("store", text(store)), *rows]), key=_key("compacted"), description="Parts merged")
+
+
+@_for_the_eye
+def show_pruned(found: Pruned) -> None:
+    """Show what nobody needs any more."""
+    lines = [("store", text(found.store)), ("removed", "yes" if found.removed else "no, it was only looked for")]
+    lines += [(one.kind, f"{one.count:,}, {size_in_words(one.size)}") for one in found.kinds]
+    create_markdown_artifact(_table(lines), key=_key("pruned"), description="What nobody needs any more")
+
+
+@_for_the_eye
 def show_bank(bank: BankVersion) -> None:
     """Show a bank's version with its threshold."""
     extra = (("index, compared with exact search", fidelity_in_words(bank)), ("copies", copies_in_words(bank)))
     lines = [
         ("bank", f"{text(bank.name)}, version {bank.version}"),
-        ("normal images", f"{bank.rows:,}"),
+        ("normal images", f"{bank.images:,}"),
         ("could not be read", f"{bank.rejected:,}"),
-        ("backbone", f"{text(bank.embedder.rpartition('-')[0])}, k = {bank.k}, {bank.metric}"),
+        ("backbone", f"{text(bank.backbone)}, k = {bank.k}, {bank.metric}"),
         ("index", text(index_in_words(bank))),
         *((name, text(said)) for name, said in extra if said is not None),
         ("threshold", f"{bank.threshold:.4g}, from {bank.calibration_rows:,} scores ({text(bank.calibration)})"),
@@ -121,7 +154,7 @@ def show_group_bank(bank: GroupBankVersion) -> None:
         ("normal groups", f"{bank.groups:,} of {bank.members:,} images, pooling {bank.pooling}"),
         ("left out", f"{bank.small:,} groups that are too small, {bank.ungrouped:,} images in no group"),
         ("could not be read", f"{bank.rejected:,}"),
-        ("backbone", f"{text(bank.embedder.rpartition('-')[0])}, k = {bank.k}, {bank.metric}"),
+        ("backbone", f"{text(bank.backbone)}, k = {bank.k}, {bank.metric}"),
         ("calibrated for", f"groups of {bank.sizes[0]} to {bank.sizes[-1]} images"),
         ("false alarms", f"about {bank.attainable_rate:.2%} of normal groups lie above the thresholds"),
     )

@@ -11,6 +11,7 @@ import typer
 
 from flows import console
 from flows.cli_groups import score_groups, train_groups
+from flows.cli_house import compact, prune
 from flows.cli_store import bank, show
 from flows.console import say
 from flows.describe import (
@@ -31,9 +32,11 @@ from flows.options import (
     Clean,
     CleanOption,
     Contamination,
+    Crop,
     Dataset,
     Device,
     Discoveries,
+    Download,
     Drop,
     Engine,
     EngineOption,
@@ -55,6 +58,8 @@ from flows.options import (
     Store,
     Threshold,
     Verbose,
+    Weights,
+    WeightsSha256,
 )
 
 EXAMPLES = r"""
@@ -68,6 +73,7 @@ Find the images that do not look like the normal ones. No training, no labels.
 * sets of images, each as one: **dn2 train-groups photos/lots --pattern '{group_id}/\*'**
 * images turned out to be normal: **dn2 bank add photos/confirmed --bank parts**
 * what there is: **dn2 show**; an older version of a bank again: **dn2 bank use VERSION --bank parts**
+* what nobody needs any more: **dn2 prune**; many small deliveries as one: **dn2 compact --all**
 
 A source is a folder or any fsspec URL (s3://bucket/prefix), searched recursively for .jpg, .jpeg and .png, or a table
 (.csv, .parquet) that lists images. Everything dn2 keeps lies in one store. A stopped command goes on where it was when
@@ -107,6 +113,10 @@ def embed(
     pattern: Pattern = None,
     split: Split = None,
     backbone: Backbone = "auto",
+    crop: Crop = "auto",
+    weights: Weights = None,
+    weights_sha256: WeightsSha256 = None,
+    download: Download = False,
     engine: EngineOption = Engine.auto,
     device: Device = "auto",
     batch_size: BatchSize = 32,
@@ -120,7 +130,9 @@ def embed(
         parameters = EmbedParameters.model_validate(
             {
                 **source_settings(source, store, dataset, pattern, split),
-                "embed": embed_settings(backbone, engine, device, batch_size, shard_size),
+                "embed": embed_settings(
+                    backbone, crop, weights, weights_sha256, download, engine, device, batch_size, shard_size
+                ),
             }
         )
         done = run("embed", parameters)
@@ -136,6 +148,10 @@ def clean(
     pattern: Pattern = None,
     split: Split = None,
     backbone: Backbone = "auto",
+    crop: Crop = "auto",
+    weights: Weights = None,
+    weights_sha256: WeightsSha256 = None,
+    download: Download = False,
     rule: Annotated[Clean, typer.Option("--clean", help="The rule: auto, or the paper's.")] = Clean.auto,
     contamination: Contamination = None,
     drop: Drop = None,
@@ -152,7 +168,9 @@ def clean(
         parameters = CleanParameters.model_validate(
             {
                 **source_settings(source, store, dataset, pattern, split),
-                "embed": embed_settings(backbone, engine, device, batch_size, shard_size),
+                "embed": embed_settings(
+                    backbone, crop, weights, weights_sha256, download, engine, device, batch_size, shard_size
+                ),
                 "clean": clean_settings(rule, contamination, drop),
             }
         )
@@ -170,6 +188,10 @@ def train(
     pattern: Pattern = None,
     split: Split = None,
     backbone: Backbone = "auto",
+    crop: Crop = "auto",
+    weights: Weights = None,
+    weights_sha256: WeightsSha256 = None,
+    download: Download = False,
     k: Annotated[int, typer.Option(help="Neighbours whose distances are averaged.")] = 2,
     metric: Annotated[Metric, typer.Option(help="l2 as in the paper, or cosine.")] = Metric.l2,
     far: Annotated[float, typer.Option(help="Share of normal images that may be flagged (false-alarm rate).")] = 0.01,
@@ -196,7 +218,9 @@ def train(
             {
                 **source_settings(source, store, dataset, pattern, split),
                 "bank": bank,
-                "embed": embed_settings(backbone, engine, device, batch_size, shard_size),
+                "embed": embed_settings(
+                    backbone, crop, weights, weights_sha256, download, engine, device, batch_size, shard_size
+                ),
                 "clean": clean_settings(clean, contamination, drop),
                 "fit": {
                     **{"k": k, "metric": metric.value, "false_alarm_rate": far, "index": index.value},
@@ -231,6 +255,10 @@ def score(
     pattern: Pattern = None,
     split: Split = None,
     backbone: Backbone = "auto",
+    crop: Crop = "auto",
+    weights: Weights = None,
+    weights_sha256: WeightsSha256 = None,
+    download: Download = False,
     engine: EngineOption = Engine.auto,
     device: Device = "auto",
     batch_size: BatchSize = 32,
@@ -244,7 +272,9 @@ def score(
             {
                 **source_settings(source, store, dataset, pattern, split),
                 "bank": bank,
-                "embed": embed_settings(backbone, engine, device, batch_size, shard_size),
+                "embed": embed_settings(
+                    backbone, crop, weights, weights_sha256, download, engine, device, batch_size, shard_size
+                ),
                 "score": {
                     "threshold": given(false_alarm_rate=far, quantile=quantile, value=threshold, budget=budget),
                     **given(false_discovery_rate=fdr),
@@ -357,6 +387,8 @@ def demo(
 app.command()(train_groups)
 app.command()(score_groups)
 app.command()(show)
+app.command()(compact)
+app.command()(prune)
 app.add_typer(bank, name="bank")
 
 

@@ -13,8 +13,10 @@ from flows.given import embed_settings, given, source_settings
 from flows.options import (
     Backbone,
     BatchSize,
+    Crop,
     Dataset,
     Device,
+    Download,
     Engine,
     EngineOption,
     GroupBank,
@@ -28,6 +30,8 @@ from flows.options import (
     Split,
     Store,
     Verbose,
+    Weights,
+    WeightsSha256,
 )
 
 
@@ -46,6 +50,10 @@ def train_groups(
     dataset: Dataset = None,
     split: Split = None,
     backbone: Backbone = "auto",
+    crop: Crop = "auto",
+    weights: Weights = None,
+    weights_sha256: WeightsSha256 = None,
+    download: Download = False,
     engine: EngineOption = Engine.auto,
     device: Device = "auto",
     batch_size: BatchSize = 32,
@@ -60,7 +68,9 @@ def train_groups(
             {
                 **source_settings(source, store, dataset, pattern, split),
                 "bank": bank,
-                "embed": embed_settings(backbone, engine, device, batch_size, shard_size),
+                "embed": embed_settings(
+                    backbone, crop, weights, weights_sha256, download, engine, device, batch_size, shard_size
+                ),
                 "fit": {
                     "pooling": pooling.value,
                     "min_size": min_size,
@@ -87,6 +97,10 @@ def score_groups(
     dataset: Dataset = None,
     split: Split = None,
     backbone: Backbone = "auto",
+    crop: Crop = "auto",
+    weights: Weights = None,
+    weights_sha256: WeightsSha256 = None,
+    download: Download = False,
     engine: EngineOption = Engine.auto,
     device: Device = "auto",
     batch_size: BatchSize = 32,
@@ -101,7 +115,9 @@ def score_groups(
         values = {
             **source_settings(source, store, dataset, pattern, split),
             "bank": bank,
-            "embed": embed_settings(backbone, engine, device, batch_size, shard_size),
+            "embed": embed_settings(
+                backbone, crop, weights, weights_sha256, download, engine, device, batch_size, shard_size
+            ),
             "score": given(false_alarm_rate=far, false_discovery_rate=fdr),
         }
         target = None if out is None else str(check_target(out, str(values["store"])))

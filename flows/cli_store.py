@@ -19,8 +19,10 @@ from flows.options import (
     Backbone,
     Bank,
     BatchSize,
+    Crop,
     Dataset,
     Device,
+    Download,
     Engine,
     EngineOption,
     ImageIds,
@@ -30,6 +32,8 @@ from flows.options import (
     Split,
     Store,
     Verbose,
+    Weights,
+    WeightsSha256,
 )
 
 bank = typer.Typer(help="Add images to a bank or remove some, and choose its version.", no_args_is_help=True)
@@ -44,7 +48,7 @@ def show(
     """Show what is in a store: datasets, banks and their versions, reports, cleanings."""
     with console.session(verbose=verbose):
         from dn2.errors import StoreError
-        from dn2.overview.show import show as look
+        from dn2.house.look import show as look
         from flows.overview import as_json, describe_overview
 
         found = look(absolute(store), newest=newest)
@@ -69,6 +73,10 @@ def add(
     pattern: Pattern = None,
     split: Split = None,
     backbone: Backbone = "auto",
+    crop: Crop = "auto",
+    weights: Weights = None,
+    weights_sha256: WeightsSha256 = None,
+    download: Download = False,
     engine: EngineOption = Engine.auto,
     device: Device = "auto",
     batch_size: BatchSize = 32,
@@ -83,7 +91,9 @@ def add(
             {
                 **source_settings(source, store, dataset, pattern, split),
                 "bank": bank,
-                "embed": embed_settings(backbone, engine, device, batch_size, shard_size),
+                "embed": embed_settings(
+                    backbone, crop, weights, weights_sha256, download, engine, device, batch_size, shard_size
+                ),
             }
         )
         began = time.monotonic()

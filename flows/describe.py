@@ -42,8 +42,8 @@ def describe_bank(done: BankVersion, store: str, seconds: float) -> None:
             f"threshold is an estimate; see {store}/{done.cleaning}/report.html"
         )
     say(
-        f"bank {done.name}, version {done.version}: {done.rows} normal images, {done.rejected} rejected, "
-        f"{done.embedder.rpartition('-')[0]}, k = {done.k}, {done.metric}"
+        f"bank {done.name}, version {done.version}: {done.images} normal images, {done.rejected} rejected, "
+        f"{done.backbone}, k = {done.k}, {done.metric}"
     )
     say(f"index {index_in_words(done)}")
     for line in (fidelity_in_words(done), copies_in_words(done)):
@@ -69,14 +69,14 @@ def describe_additions(done: Growth, seconds: float) -> None:
         rest = done.copies - len(done.copy_uris)
         more = f" and {rest:,} more" if rest else ""
         say(visible(f"same bytes as an image that is in the bank or added: {', '.join(done.copy_uris)}{more}"))
-    say(f"{many(bank.rows, 'normal image')} {'now' if new else 'as before'}; {_threshold(bank)}; {seconds:.1f} s")
+    say(f"{many(bank.images, 'normal image')} {'now' if new else 'as before'}; {_threshold(bank)}; {seconds:.1f} s")
 
 
 def describe_removals(done: Growth, seconds: float) -> None:
     """Say how many images were taken out of a bank."""
     bank = done.bank
     say(f"bank {bank.name}, version {bank.version}: {many(done.removed, 'image')} removed")
-    say(f"{many(bank.rows, 'normal image')} now; {_threshold(bank)}; {seconds:.1f} s")
+    say(f"{many(bank.images, 'normal image')} now; {_threshold(bank)}; {seconds:.1f} s")
 
 
 def describe_used(done: BankVersion | GroupBankVersion, before: str | None) -> None:
@@ -84,7 +84,7 @@ def describe_used(done: BankVersion | GroupBankVersion, before: str | None) -> N
     if before == done.version:
         say(f"bank {done.name}: version {done.version} is the current one already, nothing was changed")
         return
-    rows = f"{done.groups} normal groups" if isinstance(done, GroupBankVersion) else f"{done.rows} normal images"
+    rows = f"{done.groups} normal groups" if isinstance(done, GroupBankVersion) else f"{done.images} normal images"
     was = "" if before is None else f", it was {before}"
     say(f"bank {done.name}: version {done.version} is the current one now{was}; {rows}, k = {done.k}, {done.metric}")
 
@@ -93,7 +93,7 @@ def describe_group_bank(done: GroupBankVersion, seconds: float) -> None:
     """Say what a bank of groups holds."""
     say(
         f"bank {done.name}, version {done.version}: {done.groups} normal groups, {done.members} images in all, "
-        f"{done.embedder.rpartition('-')[0]}, pooling {done.pooling}, k = {done.k}, {done.metric}"
+        f"{done.backbone}, pooling {done.pooling}, k = {done.k}, {done.metric}"
     )
     say(
         f"thresholds for groups of {done.sizes[0]} to {done.sizes[-1]} images: flag about {done.attainable_rate:.2%} "

@@ -6,11 +6,23 @@ from flows.options import Clean, Engine
 
 
 def embed_settings(
-    backbone: str, engine: Engine, device: str, batch_size: int, shard_size: int
-) -> dict[str, str | int]:
+    backbone: str,
+    crop: str,
+    weights: str | None,
+    weights_sha256: str | None,
+    download: bool,
+    engine: Engine,
+    device: str,
+    batch_size: int,
+    shard_size: int,
+) -> dict[str, str | int | None]:
     """Return the settings of EmbedConfig."""
     return {
         "backbone": backbone,
+        "crop": crop,
+        "weights": None if weights is None else absolute(weights),
+        "weights_sha256": weights_sha256,
+        "download": download,
         "engine": engine.value,
         "device": device,
         "batch_size": batch_size,

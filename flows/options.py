@@ -65,10 +65,24 @@ AnyBank = Annotated[str, typer.Option(help="Name of the bank, of images or of gr
 GroupBank = Annotated[str, typer.Option(help="Name of the bank of normal groups.")]
 Backbone = Annotated[
     str,
-    typer.Option(help="auto, efficientnet_lite0, resnet18 to resnet152, wide_resnet50_2 or wide_resnet101_2."),
+    typer.Option(
+        help="auto, efficientnet_lite0, _lite1 or _lite2, a model of torchvision, or module:object for one of your own."
+    ),
+]
+Crop = Annotated[
+    str,
+    typer.Option(
+        help="What of an image is seen: its center, the full image, or tiles-RxC of which the worst counts. auto: the "
+        "bank's, else center."
+    ),
+]
+Weights = Annotated[str | None, typer.Option(help="File or URL of the backbone's weights. Default: the usual ones.")]
+WeightsSha256 = Annotated[str | None, typer.Option("--weights-sha256", help="Refuse other weights than these.")]
+Download = Annotated[
+    bool, typer.Option("--download", help="Fetch weights that are not on this machine from torch's hub.")
 ]
 EngineOption = Annotated[Engine, typer.Option(help="What runs the network.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, or several with commas between.")]
 BatchSize = Annotated[int, typer.Option(help="Images per forward pass.")]
 ShardSize = Annotated[int, typer.Option(help="Images per shard: what is lost at most when a run is killed.")]
 CleanOption = Annotated[

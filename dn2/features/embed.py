@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
-from functools import cache
-from typing import Any
+from contextvars import copy_context
+from threading import Lock
 
-import numpy as np
-import numpy.typing as npt
-import PIL
-
-from dn2.config import EmbedConfig, fingerprint
-from dn2.errors import EmbedderError
-from dn2.features.backbones import Backbone, backbone
-from dn2.features.draft import Draft
-from dn2.features.engines import Engine, embed_pixels, load_engine
-from dn2.features.probes import check_engine
-from dn2.features.reading import Item, Wanted, read_ahead
-from dn2.features.shards import plan_shards
-from dn2.images.tables import reader_of
+from dn2.config import EmbedConfig
+from dn2.errors import ConfigError, EmbedderError
+from dn2.features.engines import devices_of
+from dn2.features.shards import plan_shards, shard_name
+from dn2.features.worker import Worker, embedder_for
 from dn2.progress import advance
-from dn2.records import BankVersion, Dataset, Embedded, EmbeddedShard, GroupBankVersion, Shard
+from dn2.records import BankVersion, Dataset, Embedded, EmbeddedShard, EmbedderName, GroupBankVersion, Shard
 from dn2.store import layout
+from dn2.store.files import locate
 from dn2.store.schemas import EMBEDDINGS
 from dn2.store.storage import Store
 from dn2.store.tables import read_table
@@ -42,8 +34,8 @@ def embed(
     Args:
         dataset: what `ingest` returned.
         store: where dn2 keeps its files.
-        config: backbone, engine and sizes.
-        bank: embed as this bank's images were embedded, whatever `config.backbone` = auto would choose.
+        config: backbone, crop, engine and sizes.
+        bank: embed as this bank's images were embedded, whatever backbone and crop `auto` would choose.
 
     Returns:
         the dataset with its embedding shards.
@@ -57,41 +49,52 @@ def embed(
     store = Store.open(store)
     config = resolved(config or EmbedConfig(), bank)
     shards = plan_shards(dataset, store, shard_size=config.shard_size)
-    done = embed_shards(shards, store, config=config, total=dataset.images)
-    return Embedded(dataset, embedder_id(config), done)
+    return embedded(dataset, embed_shards(shards, store, config=config, total=dataset.images), config)
+
+
+def embedded(dataset: Dataset, shards: Sequence[EmbeddedShard], config: EmbedConfig) -> Embedded:
+    """Return the record of a dataset whose shards were embedded by resolved settings."""
+    return Embedded(dataset, embedder_id(config), tuple(shards), config.weights)
 
 
 def resolved(config: EmbedConfig, bank: BankVersion | GroupBankVersion | None) -> EmbedConfig:
-    """Return the settings with `auto` replaced: by the bank's backbone, or by the best one on this machine.
+    """Return the settings with `auto` replaced: by the bank's backbone and crop, or by the best for this machine.
 
     Raises:
         ConfigError: no backbone has this name.
         WeightsError: its weights are not on this machine.
         EmbedderError: it is not the embedder that made the bank.
     """
-    name = config.backbone
-    if name == "auto" and bank is not None:
-        name = bank.embedder.rpartition("-")[0]
-    chosen = backbone(name)
-    here = chosen.embedder().id
-    if bank is not None and bank.embedder != here:
+    changes: dict[str, str | None] = {"crop": "center" if config.crop == "auto" else config.crop}
+    if config.weights is not None:
+        changes["weights"] = locate(config.weights).uri
+    if bank is not None:
+        made_by = EmbedderName.parse(bank.embedder)
+        if config.crop == "auto":
+            changes["crop"] = made_by.crop
+        if config.backbone == "auto":
+            changes |= {"backbone": made_by.backbone, "weights": changes.get("weights") or bank.weights}
+    config = config.model_copy(update=changes)
+    try:
+        chosen, here = embedder_for(config)
+    except ConfigError as error:
+        if bank is not None and config.backbone == made_by.backbone:
+            raise ConfigError(
+                f"bank {bank.name!r} was made with a backbone of somebody's own, {made_by.backbone}: give it as "
+                f"--backbone module:object"
+            ) from error
+        raise
+    if bank is not None and bank.embedder != here.id:
         raise EmbedderError(
-            f"bank {bank.name!r} was made by embedder {bank.embedder}, got {here}: "
-            f"use its backbone and weights, or train a bank of your own with this one"
+            f"bank {bank.name!r} was made by embedder {bank.embedder}, got {here.id}: "
+            f"use its backbone, weights and crop, or train a bank of your own with this one"
         )
-    return config.model_copy(update={"backbone": chosen.name})
+    return config if ":" in config.backbone else config.model_copy(update={"backbone": chosen.name})
 
 
 def embedder_id(config: EmbedConfig) -> str:
     """Return the id of the embedder that resolved settings mean."""
-    return backbone(config.backbone).embedder().id
-
-
-@cache
-def _loaded(name: str, engine: str, device: str) -> tuple[Backbone, Engine]:
-    """Load a network once per process."""
-    chosen = backbone(name)
-    return chosen, load_engine(chosen, engine=engine, device=device)
+    return embedder_for(config)[1].id
 
 
 def embed_shards(
@@ -103,8 +106,8 @@ def embed_shards(
 ) -> tuple[EmbeddedShard, ...]:
     """Embed the images of some shards of one dataset, but for those that are done already.
 
-    Reading and decoding run in threads ahead of the network, and a finished shard is written while the next one is
-    embedded.
+    Every device has a worker of its own, which takes the next shard when it can. Reading and decoding run in threads
+    ahead of the network, and a finished shard is written while the next one is embedded.
 
     Args:
         shards: slices to embed, all of one dataset.
@@ -118,64 +121,77 @@ def embed_shards(
         StoreError: the store cannot be read or written.
     """
     store = Store.open(store)
-    paths = {shard: layout.embeddings(embedder_id(config), _shard_name(shard, config)) for shard in shards}
+    identity = embedder_id(config)
+    paths = {shard: layout.embeddings(identity, _shard_name(shard, config)) for shard in shards}
     missing = [shard for shard in shards if not store.exists(paths[shard])]
     advance("embed", sum(shard.images for shard in shards if shard not in missing), total=total)
     if missing:
-        chosen, engine = _loaded(config.backbone, config.engine, config.device)
-        check_engine(store, chosen.embedder(), engine)
-        with ThreadPoolExecutor(1, thread_name_prefix="dn2-write") as writer:
-            written: Future[None] | None = None
-            for draft in _filled(missing, store, chosen, engine, config, total):
-                if written is not None:
-                    written.result()  # at most one shard waits to be written
-                provenance = _provenance(draft.shard, chosen, engine, config)
-                written = writer.submit(draft.write, store, paths[draft.shard], provenance)
-            if written is not None:
-                written.result()
+        _embed(missing, store, paths, config, total)
     return tuple(_finished(shard, store, paths[shard]) for shard in shards)
 
 
+def _embed(
+    shards: Sequence[Shard], store: Store, paths: Mapping[Shard, str], config: EmbedConfig, total: int | None
+) -> None:
+    """Embed shards with a worker for each device."""
+    queue = _Queue(shards)
+    devices = devices_of(config.device, engine=config.engine)[: len(shards)]
+
+    def work(number: int) -> None:
+        try:
+            worker = Worker(config.model_copy(update={"device": devices[number]}), number, store)
+            _write_all(worker, queue, store, paths, shards[0].source, total)
+        except BaseException:
+            queue.stop()
+            raise
+
+    if len(devices) == 1:
+        work(0)
+        return
+    with ThreadPoolExecutor(len(devices), thread_name_prefix="dn2-embed") as pool:
+        try:
+            running = [pool.submit(copy_context().run, work, number) for number in range(len(devices))]
+            for one in running:
+                one.result()
+        finally:
+            queue.stop()
+
+
+def _write_all(
+    worker: Worker, queue: _Queue, store: Store, paths: Mapping[Shard, str], source: str, total: int | None
+) -> None:
+    """Write what a worker has filled, while it goes on with the next shard."""
+    with ThreadPoolExecutor(1, thread_name_prefix="dn2-write") as writer:
+        written: Future[None] | None = None
+        for draft in worker.filled(queue, source, total):
+            if written is not None:
+                written.result()  # at most one shard waits to be written
+            written = writer.submit(draft.write, store, paths[draft.shard], worker.provenance(draft.shard))
+        if written is not None:
+            written.result()
+
+
+class _Queue:
+    """Shards that several workers take one by one."""
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self._shards, self._lock = iter(shards), Lock()
+
+    def __iter__(self) -> Iterator[Shard]:
+        return self
+
+    def __next__(self) -> Shard:
+        with self._lock:
+            return next(self._shards)
+
+    def stop(self) -> None:
+        """Hand out nothing any more."""
+        with self._lock:
+            self._shards = iter(())
+
+
 def _shard_name(shard: Shard, config: EmbedConfig) -> str:
-    where = fingerprint([shard.dataset, shard.part, config.shard_fingerprint()], length=8)
-    return f"{shard.dataset}/{shard.part}-{shard.start:09d}-{shard.stop:09d}-{where}"
-
-
-def _filled(
-    shards: Sequence[Shard], store: Store, chosen: Backbone, engine: Engine, config: EmbedConfig, total: int | None
-) -> Iterator[Draft]:
-    """Yield each shard when all of its images are through the network."""
-    drafts: dict[int, Draft] = {}
-
-    def wanted() -> Iterator[tuple[int, list[Wanted]]]:
-        for number, shard in enumerate(shards):
-            drafts[number] = Draft.open(shard, store, chosen.dim)
-            yield number, drafts[number].wanted
-
-    source = reader_of(shards[0].source)
-    for number, items, limit in read_ahead(wanted(), source, chosen.preprocessing, config):
-        living = drafts[number].add(items, _embeddings(engine, items, chosen.dim))
-        advance("embed", living, total=total, limit=limit)
-        if drafts[number].is_full:
-            yield drafts.pop(number)
-
-
-def _embeddings(engine: Engine, items: Sequence[Item], dim: int) -> npt.NDArray[np.float16]:
-    """Return (M, D) float16 for the M items that have pixels."""
-    pixels = [item.pixels for item in items if item.pixels is not None]
-    if not pixels:
-        return np.zeros((0, dim), np.float16)
-    return embed_pixels(engine, pixels)
-
-
-def _provenance(shard: Shard, chosen: Backbone, engine: Engine, config: EmbedConfig) -> dict[str, Any]:
-    return {
-        "embedder": asdict(chosen.embedder()),
-        "engine": engine.name,
-        "decoder": f"pillow {PIL.__version__}",
-        "config": config.model_dump(mode="json"),
-        "shard": asdict(shard),
-    }
+    return shard_name(shard.dataset, shard.part, shard.start, shard.stop, config.shard_fingerprint())
 
 
 def _finished(shard: Shard, store: Store, path: str) -> EmbeddedShard:

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import torch
 
 from dn2.features import backbones
-from dn2.features.backbones import Backbone
+from dn2.features.backbones import Backbone, Pretrained, embedder_of
+from dn2.features.engines import Result
 from dn2.store.cache import cache_dir
 
 # OpenVINO's converter reports usage over the network if this package can be imported; it runs as well without.
@@ -40,36 +41,48 @@ class OpenVINOEngine:
         self._compiled: Any = openvino.Core().compile_model(_network(backbone), "CPU", _SETTINGS)
         self._request: Any = self._compiled.create_infer_request()
         self.name = f"openvino {version('openvino')} cpu fp32"
+        self.ahead = 0
 
-    def __call__(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return (B, D) float32 embeddings for (B, 3, H, W) float32 pixels."""
-        result: npt.NDArray[np.float32] = self._request.infer({0: pixels})[0]
-        return result.copy()  # the request's own memory is written again by the next batch
+    def start(self, pixels: npt.NDArray[np.float32]) -> Result:
+        """Send (B, 3, H, W) float32 pixels through the network; they are through when this returns."""
+        embeddings: npt.NDArray[np.float32] = self._request.infer({0: pixels})[0]
+        embeddings = embeddings.copy()  # the request's own memory is written again by the next batch
+        return lambda: embeddings
 
 
 def _network(backbone: Backbone) -> Any:
-    """Return the converted network, from the cache folder if it was converted before."""
-    code = hashlib.sha256(Path(backbones.__file__).read_bytes()).hexdigest()[:8]  # what is converted is made there
-    made_by = f"{code}-openvino-{version('openvino')}-torch-{torch.__version__}"
-    folder = cache_dir() / "openvino" / f"{backbone.embedder().id}-{made_by}"
+    """Return the converted network, from the cache folder if it was converted before.
+
+    That of a backbone of the user's own is converted each time: nobody knows when its code changes.
+    """
+    if not isinstance(backbone, Pretrained):
+        return _converted(backbone)
+    home = Path(backbones.__file__)
+    code = b"".join(home.with_name(name).read_bytes() for name in (home.name, "torchvision_models.py"))
+    made_by = f"{hashlib.sha256(code).hexdigest()[:8]}-openvino-{version('openvino')}-torch-{torch.__version__}"
+    folder = cache_dir() / "openvino" / f"{embedder_of(backbone).id}-{made_by}"
     if (folder / "network.xml").exists():
         try:
             return openvino.Core().read_model(folder / "network.xml")
         except RuntimeError:
             log.warning("the converted network in %s is damaged: it is converted anew", folder)
             shutil.rmtree(folder, ignore_errors=True)
-    side = backbone.preprocessing.crop
-    example = torch.zeros(2, 3, side, side)
-    with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing warns about Python values; tests compare the engines
-        network = openvino.convert_model(
-            backbone.load(), example_input=example, input=[openvino.PartialShape([-1, 3, side, side])]
-        )
+    network = _converted(backbone)
     try:
         _keep(network, folder)
     except (OSError, RuntimeError) as error:  # OpenVINO raises the latter when the disk is full
         log.warning("cannot keep the converted network in %s (%s): it is converted anew each time", folder, error)
     return network
+
+
+def _converted(backbone: Backbone) -> Any:
+    side = backbone.preprocessing.crop
+    example = torch.zeros(2, 3, side, side)
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns about Python values; tests compare the engines
+        return openvino.convert_model(
+            backbone.load().eval(), example_input=example, input=[openvino.PartialShape([-1, 3, side, side])]
+        )
 
 
 def _keep(network: Any, folder: Path) -> None:

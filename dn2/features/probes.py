@@ -50,13 +50,16 @@ def _encode(pixels: npt.NDArray[np.uint8], kind: str) -> bytes:
 
 
 def embed_pictures(encoded: Sequence[bytes], embedder: Embedder, engine: Engine) -> npt.NDArray[np.float16]:
-    """Return (N, D) float16 embeddings of encoded pictures."""
+    """Return (N, T * D) float16 embeddings of encoded pictures: of the T tiles of each, one after the other."""
     crops = [decode(data, embedder.preprocessing, max_pixels=10**7, thumbnail_px=16).pixels for data in encoded]
-    return embed_pixels(engine, crops)
+    return np.stack([embed_pixels(engine, tiles).reshape(-1) for tiles in crops])
 
 
-def check_engine(store: Store, embedder: Embedder, engine: Engine) -> None:
+def check_engine(store: Store, embedder: Embedder, engine: Engine) -> int:
     """Make sure that this process embeds as those did that filled the embedder's folder; the first one sets the mark.
+
+    Returns:
+        length of what stands for an image: of an embedding, times the number of tiles.
 
     Raises:
         EmbedderError: it does not, or the network gave no finite numbers.
@@ -68,11 +71,12 @@ def check_engine(store: Store, embedder: Embedder, engine: Engine) -> None:
         config = {"embedder": asdict(embedder), "engine": engine.name}
         with writing(store, path, PROBES.with_dim(vectors.shape[1]), config) as file:
             file.write({"picture": encoded, "embedding": vector_column(vectors, np.ones(len(vectors), bool))})
-        return
+        return int(vectors.shape[1])
     table = read_table(store, path, PROBES)
     known, _ = column_vectors(table["embedding"])
     ours = embed_pictures(table["picture"].to_pylist(), embedder, engine)
     compare(known, ours, f"embedder {embedder.id} in {store.uri}, run here by {engine.name}")
+    return int(ours.shape[1])
 
 
 def check_bank(store: Store, embedder_id: str, bank_probes: str) -> None:

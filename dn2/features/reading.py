@@ -16,8 +16,7 @@ import numpy.typing as npt
 
 from dn2.config import EmbedConfig
 from dn2.images.decoding import Preprocessing, UndecodableError, decode
-from dn2.images.source import Source, VanishedError
-from dn2.images.tables import TableSource
+from dn2.images.source import NoBytesError, Source
 
 _LOCAL_THREADS, _REMOTE_THREADS = max(2, os.cpu_count() or 2), 16
 
@@ -29,6 +28,7 @@ class Wanted:
     Attributes:
         row: its place in the shard.
         uri: where its file lies.
+        version: of its file when it was listed; some sources need it to find the bytes.
         size: bytes it had when it was listed; -1 if the source did not tell.
         present: false for a tombstone, which has no file.
         absent: true for a file that was not there when the table that lists it was read.
@@ -36,6 +36,7 @@ class Wanted:
 
     row: int
     uri: str
+    version: str
     size: int
     present: bool
     absent: bool = False
@@ -68,7 +69,7 @@ class Item:
 
 def read_ahead(
     shards: Iterable[tuple[int, list[Wanted]]],
-    source: Source | TableSource,
+    source: Source,
     preprocessing: Preprocessing,
     config: EmbedConfig,
 ) -> Iterator[tuple[int, list[Item], str]]:
@@ -109,14 +110,14 @@ def read_ahead(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _read(source: Source | TableSource, wanted: Wanted, preprocessing: Preprocessing, config: EmbedConfig) -> Item:
+def _read(source: Source, wanted: Wanted, preprocessing: Preprocessing, config: EmbedConfig) -> Item:
     if not wanted.present:
         return Item(wanted.row, reason="tombstone: the image vanished from its source")
     if wanted.absent:
         return Item(wanted.row, reason="not found when the table was listed")
     try:
-        data = source.read(wanted.uri)
-    except VanishedError as error:
+        data = source.read(wanted.uri, wanted.version)
+    except NoBytesError as error:
         return Item(wanted.row, reason=str(error))
     item = Item(wanted.row, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
     if wanted.size not in (-1, len(data)):

@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from dn2.config import fingerprint
 from dn2.images.manifest import ManifestIndex
 from dn2.records import Dataset, Shard
 from dn2.store import layout
@@ -43,6 +44,19 @@ def plan_shards(
             for part, start, stop, superseded in slices(sizes, index.live_rows(), shard_size)
             if parts is None or dataset.parts[part] in parts
         )
+
+
+def shard_name(dataset: str, part: str, start: int, stop: int, settings: str) -> str:
+    """Return the name of an embedding shard.
+
+    Args:
+        dataset: name of the dataset.
+        part: manifest part.
+        start: first row of the slice.
+        stop: one past its last row.
+        settings: fingerprint of those that change what a shard holds, see `EmbedConfig.shard_fingerprint`.
+    """
+    return f"{dataset}/{part}-{start:09d}-{stop:09d}-{fingerprint([dataset, part, settings], length=8)}"
 
 
 def slices(

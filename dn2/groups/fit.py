@@ -113,6 +113,7 @@ def _version(embedded: Embedded, store: Store, name: str, config: GroupFitConfig
         small=int((~large).sum()),
         ungrouped=grouping.ungrouped,
         rejected=embedded.rejected,
+        weights=embedded.weights,
     )
     cells = _write_cells(pooling, store, path)
     content = config.model_dump(mode="json")

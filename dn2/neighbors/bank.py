@@ -217,17 +217,18 @@ class Bank:
             )
         return found
 
-    def described(self, rows: npt.NDArray[np.int64]) -> tuple[list[str], list[str]]:
-        """Return the image ids and URIs of (M,) rows."""
-        ids, uris = [""] * len(rows), [""] * len(rows)
+    def described(self, rows: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
+        """Return the image_id, uri and tile of (M,) rows."""
+        told: dict[str, list[Any]] = {name: [None] * len(rows) for name in ("image_id", "uri", "tile")}
         owner = np.searchsorted(self._first, rows, side="right") - 1
         for number in np.unique(owner):
             places = np.flatnonzero(owner == number)
             with self._open(number) as segment:
-                found = segment.table.select(["image_id", "uri"]).take(rows[places] - self._first[number])
-            for place, name, uri in zip(places, found["image_id"].to_pylist(), found["uri"].to_pylist(), strict=True):
-                ids[place], uris[place] = name, uri
-        return ids, uris
+                found = segment.table.select(list(told)).take(rows[places] - self._first[number])
+            for name, values in told.items():
+                for place, value in zip(places, found[name].to_pylist(), strict=True):
+                    values[place] = value
+        return told
 
     @cached_property
     def calibration(self) -> npt.NDArray[np.float32]:
@@ -240,10 +241,10 @@ def _opened(store_uri: str, record: BankVersion, memory_gb: float) -> Bank:
     store = Store.open(store_uri)
     bank = Bank(record, store, read_version(store, record.name, record.version), memory_gb=memory_gb)
     rows = sum(segment.count for segment in bank.segments)
-    if rows - record.removed != record.rows:
+    if rows - record.tiles * record.removed != record.rows:
         raise SchemaError(
-            f"bank {record.name!r} version {record.version}: got segments of {rows} rows, {record.removed} of them "
-            f"removed, expected {record.rows}"
+            f"bank {record.name!r} version {record.version}: got segments of {rows} rows, {record.removed} "
+            f"images removed, expected {record.rows}"
         )
     if len(bank.loads()) == 1:
         for segment in bank.segments:

@@ -54,6 +54,7 @@ def lay_out(
     *,
     name: str,
     segment_rows: int | None,
+    tiles: int,
     footer: dict[str, Any],
 ) -> list[str]:
     """Write the segments of a bank, and return their names.
@@ -65,7 +66,8 @@ def lay_out(
         table: Arrow table with the columns of BANK_ROWS, in the same order.
         choice: the index.
         name: what the segments' names begin with: a fingerprint of all that they depend on.
-        segment_rows: rows of a segment at most; by default there is one.
+        segment_rows: images of a segment at most; by default there is one.
+        tiles: rows that stand for an image: they come one after the other, and stay together.
         footer: provenance.
 
     Raises:
@@ -78,8 +80,9 @@ def lay_out(
             halves = _of_the_metric(centres, footer["metric"])
             write_segment(store, path, table.take(nearest), halves.shape, [halves], {**footer, "centres": True})
         return [name]
-    count = -(-len(vectors) // (segment_rows or len(vectors)))
-    bounds = [len(vectors) * number // count for number in range(count + 1)]
+    images = len(vectors) // tiles
+    count = -(-images // (segment_rows or images))
+    bounds = [images * number // count * tiles for number in range(count + 1)]
     names = [name if count == 1 else f"{name}-{number:04d}" for number in range(count)]
     for one, low, high in zip(names, bounds[:-1], bounds[1:], strict=True):
         path, part = layout.bank_segment(bank, one), vectors[low:high]

@@ -3,26 +3,33 @@
 from dn2.records.banks import BankVersion, Fidelity, GroupBankVersion, Growth
 from dn2.records.datasets import Cleaning, Dataset, Embedded, EmbeddedShard, Shard
 from dn2.records.drops import Drop, Look, SeenDrop
+from dn2.records.embedders import EmbedderName
+from dn2.records.house import Compacted, Pruned, Size, Stale
 from dn2.records.reports import Decision, GroupReport, Report, Scored, ScoredShard, WorstGroup, WorstImage
 
 __all__ = [
     "BankVersion",
     "Cleaning",
+    "Compacted",
     "Dataset",
     "Decision",
     "Drop",
     "Embedded",
     "EmbeddedShard",
+    "EmbedderName",
     "Fidelity",
     "GroupBankVersion",
     "GroupReport",
     "Growth",
     "Look",
+    "Pruned",
     "Report",
     "Scored",
     "ScoredShard",
     "SeenDrop",
     "Shard",
+    "Size",
+    "Stale",
     "WorstGroup",
     "WorstImage",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dn2.records.embedders import EmbedderName
+
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
@@ -32,7 +34,7 @@ class BankVersion:
         name: the bank's name.
         version: fingerprint of everything it was made from.
         embedder: id of the embedder that made its rows.
-        rows: normal embeddings in it.
+        rows: normal embeddings in it: images, tiles of images, or centres.
         dim: length of an embedding.
         k: neighbours averaged for a score.
         metric: l2 or cosine.
@@ -54,6 +56,7 @@ class BankVersion:
         removed: images that were taken out after it was trained.
         copies: images of the bank with the same bytes as another one.
         fidelity: how much the index differs from exact search; None where it is exact.
+        weights: URI of the backbone's weights, where they are not the usual ones.
     """
 
     name: str
@@ -81,6 +84,22 @@ class BankVersion:
     removed: int = 0
     copies: int = 0
     fidelity: Fidelity | None = None
+    weights: str | None = None
+
+    @property
+    def backbone(self) -> str:
+        """What made its embeddings, for people: backbone and crop."""
+        return EmbedderName.parse(self.embedder).words
+
+    @property
+    def tiles(self) -> int:
+        """How many rows stand for an image."""
+        return EmbedderName.parse(self.embedder).tiles
+
+    @property
+    def images(self) -> int:
+        """Normal images in it; where its rows are centres, their number."""
+        return self.rows if self.index == "centroids" else self.rows // self.tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +148,7 @@ class GroupBankVersion:
         small: training groups that were too small for it.
         ungrouped: training images that belong to no group.
         rejected: training images that could not be read.
+        weights: URI of the backbone's weights, where they are not the usual ones.
     """
 
     name: str
@@ -147,3 +167,9 @@ class GroupBankVersion:
     small: int
     ungrouped: int
     rejected: int
+    weights: str | None = None
+
+    @property
+    def backbone(self) -> str:
+        """What made its images' embeddings, for people: backbone and crop."""
+        return EmbedderName.parse(self.embedder).words

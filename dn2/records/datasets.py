@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dn2.config import fingerprint
+from dn2.records.embedders import EmbedderName
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +94,20 @@ class Embedded:
 
     Attributes:
         dataset: what was embedded.
-        embedder: id of the embedder: backbone, and a fingerprint of weights and preprocessing.
+        embedder: id of the embedder: backbone, crop, and a fingerprint of weights and preprocessing.
         shards: the finished shards in manifest order.
+        weights: URI of the backbone's weights, where they are not the usual ones.
     """
 
     dataset: Dataset
     embedder: str
     shards: tuple[EmbeddedShard, ...]
+    weights: str | None = None
+
+    @property
+    def tiles(self) -> int:
+        """How many vectors stand for an image."""
+        return EmbedderName.parse(self.embedder).tiles
 
     @property
     def embedded(self) -> int:

@@ -10,7 +10,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from dn2.records import BankVersion, Report
-from dn2.reports.pictures import data_uri
+from dn2.reports.pictures import data_uri, shares
+
+SIDE = 96  # pixels of the square in which the page shows a picture, see style.css.j2
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,25 +22,53 @@ class Card:
     Attributes:
         row: its row of the report.
         pictures: JPEG thumbnails by image id, of this image and of its neighbours, where there are any.
+        grid: rows and columns of tiles that images are cut into; None if they are not.
     """
 
     row: dict[str, Any]
     pictures: dict[str, bytes]
+    grid: tuple[int, int] | None = None
 
     def picture(self, image_id: str) -> str:
         """Return a data URI, or nothing where no thumbnail is known."""
         return data_uri(self.pictures.get(image_id))
 
     @property
-    def neighbors(self) -> list[tuple[str, str, float]]:
-        """Picture, URI and squared distance of each neighbour, nearest first."""
+    def frame(self) -> str:
+        """Where on its picture the tile lies that counts, as CSS; nothing where images are not cut into tiles."""
+        return self._frame(self.row["image_id"], self.row["tile"])
+
+    @property
+    def neighbors(self) -> list[tuple[str, str, float, str]]:
+        """Picture, URI, squared distance and frame of each neighbour, nearest first."""
         row = self.row
+        ids = row["neighbor_ids"]
+        tiles = row["neighbor_tiles"] or [None] * len(ids)
         return [
-            (self.picture(image_id), uri, distance)
-            for image_id, uri, distance in zip(
-                row["neighbor_ids"], row["neighbor_uris"], row["neighbor_distances"], strict=True
+            (self.picture(image_id), uri, distance, self._frame(image_id, tile))
+            for image_id, uri, distance, tile in zip(
+                ids, row["neighbor_uris"], row["neighbor_distances"], tiles, strict=True
             )
         ]
+
+    def _frame(self, image_id: str, tile: int | None) -> str:
+        picture = self.pictures.get(image_id)
+        if tile is None or self.grid is None or picture is None:
+            return ""
+        rows, columns = self.grid
+        (left, width), (top, height) = (
+            _part_of(share, place, count)
+            for share, place, count in zip(
+                shares(picture), (tile % columns, tile // columns), (columns, rows), strict=True
+            )
+        )
+        return f"left:{left:.2f}px;top:{top:.2f}px;width:{width:.2f}px;height:{height:.2f}px"
+
+
+def _part_of(share: float, place: int, count: int) -> tuple[float, float]:
+    """Return begin and length, in pixels on the page, of one of `count` parts of a centred picture."""
+    length = SIDE * share / count
+    return SIDE * (1 - share) / 2 + place * length, length
 
 
 def render(

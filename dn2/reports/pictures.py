@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Mapping
+
+from PIL import Image
 
 from dn2.store import layout
 from dn2.store.schemas import THUMBNAILS
@@ -28,6 +31,13 @@ def thumbnails(store: Store, shards: Mapping[str, str]) -> dict[str, bytes]:
             names = table["image_id"].to_pylist()
             found |= {name: table["thumbnail"][row].as_py() for row, name in enumerate(names) if name in ids}
     return found
+
+
+def shares(picture: bytes) -> tuple[float, float]:
+    """Return width and height of a JPEG picture as shares of the longer one."""
+    with Image.open(io.BytesIO(picture), formats=["JPEG"]) as opened:
+        width, height = opened.size
+    return width / max(width, height), height / max(width, height)
 
 
 def data_uri(picture: bytes | None) -> str:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dn2.config import ScoreConfig
+from dn2.config import ScoreConfig, tile_grid
 from dn2.errors import SchemaError
 from dn2.neighbors.bank import shards_of
-from dn2.records import BankVersion, Decision, Report, Scored, WorstImage
+from dn2.records import BankVersion, Decision, EmbedderName, Report, Scored, WorstImage
 from dn2.reports.figure import Histogram, histogram_png, histogram_svg
 from dn2.reports.files import PAGE, PICTURE, SUMMARY, part_path
 from dn2.reports.page import Card, render
@@ -140,7 +140,8 @@ def _record(row: dict[str, Any]) -> WorstImage:
 def _cards(store: Store, scored: Scored, bank: BankVersion, worst: list[tuple[int, dict[str, Any]]]) -> list[Card]:
     shards = shards_of(store, bank, {neighbor for _, row in worst for neighbor in row["neighbor_ids"]})
     pictures = thumbnails(store, shards | {row["image_id"]: scored.parts[number].shard for number, row in worst})
-    return [Card(row, pictures) for _, row in worst]
+    grid = tile_grid(EmbedderName.parse(bank.embedder).crop)
+    return [Card(row, pictures, grid) for _, row in worst]
 
 
 def _rejects(store: Store, scored: Scored, parts: Sequence[str]) -> list[tuple[str, str]]:

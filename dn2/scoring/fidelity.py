@@ -7,19 +7,22 @@ from scipy.stats import spearmanr
 
 from dn2.neighbors.products import Neighbors
 from dn2.records import Fidelity
-from dn2.scoring.scores import mean_distance, threshold_at
+from dn2.scoring.scores import image_scores, threshold_at
 
 
-def fidelity(found: Neighbors, true: Neighbors, false_alarm_rate: float, *, centres: bool = False) -> Fidelity:
-    """Return how what an index found for (Q,) images differs from what there is.
+def fidelity(
+    found: Neighbors, true: Neighbors, false_alarm_rate: float, *, tiles: int = 1, centres: bool = False
+) -> Fidelity:
+    """Return how what an index found for images differs from what there is.
 
     Args:
-        found: (Q, k), by the index.
-        true: (Q, K), by exact search among the same images.
+        found: (Q * T, k), by the index, for the T tiles of Q images.
+        true: (Q * T, K), by exact search among the same images.
         false_alarm_rate: share of the images that lies above either's threshold.
+        tiles: T, of an image.
         centres: the index holds centres instead of images.
     """
-    scores, exact = mean_distance(found.distances), mean_distance(true.distances)
+    scores, exact = image_scores(found.distances, tiles)[0], image_scores(true.distances, tiles)[0]
     flags = [of > np.float32(threshold_at(of, false_alarm_rate)[0]) for of in (scores, exact)]
     # a row at the same distance as the k-th is as good as the k-th: copies must not count as misses
     hits = (found.distances <= true.distances[:, -1:]).sum(1)

@@ -27,7 +27,7 @@ from dn2.scoring.calibrating import CalibrationImages
 from dn2.scoring.calibration import LEAVE_ONE_OUT_ROWS, held_out_rows, trusted
 from dn2.scoring.cleaning import kept_rows
 from dn2.scoring.fidelity import fidelity
-from dn2.scoring.rows import check_rejects, described, dim_of, image_rows, image_vectors
+from dn2.scoring.rows import check_rejects, described, dim_of, image_rows, tile_rows, tile_vectors
 from dn2.scoring.scores import threshold_at
 from dn2.store import layout
 from dn2.store.documents import BANK_VERSION
@@ -118,8 +118,9 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
     rows, dim = image_rows(embedded, store), dim_of(embedded, store)
     kept = np.ones(rows.num_rows, bool) if cleaning is None else kept_rows(rows, store, cleaning)
     split = _split(rows, config, kept)
-    bank_rows, in_bank = keep_rows(rows, split.in_bank), int(split.in_bank.sum())
-    choice = _choice(in_bank, dim, config)
+    normal, tiles = keep_rows(rows, split.in_bank), embedded.tiles
+    bank_rows, in_bank = tile_rows(normal, tiles), tiles * normal.num_rows
+    choice = _choice(in_bank, dim, config, tiles)
     log.info("bank %s: index %s, %s; its search needs %.2f GiB", name, choice.index, choice.why, choice.memory_gb)
     record = BankVersion(
         name=name,
@@ -142,14 +143,17 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
         index=choice.index,
         why=choice.why,
         nlist=choice.nlist,
-        copies=in_bank - len(np.unique(keys(bank_rows["content_sha256"].to_pylist()))),
+        copies=normal.num_rows - len(np.unique(keys(normal["content_sha256"].to_pylist()))),
+        weights=embedded.weights,
     )
     parts = {"embedder": embedded.embedder, "metric": config.metric}
     index = [choice.index, choice.nlist, config.segment_rows]
     base = fingerprint([_FORMAT, embedded.embedder, images, config.metric, split.method, *index, *cleaned])
     with gathered((in_bank, dim), _vectors(embedded, store, split.in_bank, config.metric)) as vectors:
         limit = config.segment_rows
-        segments = lay_out(store, name, vectors, bank_rows, choice, name=base, segment_rows=limit, footer=parts)
+        segments = lay_out(
+            store, name, vectors, bank_rows, choice, name=base, segment_rows=limit, tiles=tiles, footer=parts
+        )
         held = _hold_out(store, name, f"{base}-held", embedded, rows, split, parts)
         document: dict[str, Any] = {"segments": segments, "held": held}
         bank = Bank(record, store, document, memory_gb=config.bank_memory_gb)
@@ -165,16 +169,16 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
     return record
 
 
-def _choice(rows: int, dim: int, config: FitConfig) -> Choice:
-    """Return the index that the settings ask for."""
+def _choice(rows: int, dim: int, config: FitConfig, tiles: int) -> Choice:
+    """Return the index that the settings ask for, in which so many rows stand for an image."""
     return choose_index(
         rows,
         dim,
         index=config.index,
-        expected_queries=config.expected_queries,
+        expected_queries=tiles * config.expected_queries,
         nlist=config.nlist,
         centroids=config.centroids,
-        segment_rows=config.segment_rows,
+        segment_rows=None if config.segment_rows is None else tiles * config.segment_rows,
         budget_gb=config.bank_memory_gb,
     )
 
@@ -184,8 +188,9 @@ def _vectors(
 ) -> Iterator[npt.NDArray[np.float16]]:
     """Yield the vectors of those of all N images that are wanted, (N,) bool, as a bank of the metric holds them."""
     read = 0
-    for vectors in image_vectors(embedded, store):
-        yield prepared(vectors[wanted[read : read + len(vectors)]], metric)
+    for vectors in tile_vectors(embedded, store):
+        mine = vectors[wanted[read : read + len(vectors)]]
+        yield prepared(mine.reshape(-1, vectors.shape[2]), metric)
         read += len(vectors)
 
 
@@ -197,8 +202,9 @@ def _hold_out(
     if not mask.any():
         return []
     blocks = _vectors(embedded, store, mask, footer["metric"])
-    shape = (int(mask.sum()), dim_of(embedded, store))
-    write_segment(store, layout.bank_segment(bank, name), keep_rows(rows, mask), shape, blocks, footer)
+    shape = (embedded.tiles * int(mask.sum()), dim_of(embedded, store))
+    table = tile_rows(keep_rows(rows, mask), embedded.tiles)
+    write_segment(store, layout.bank_segment(bank, name), table, shape, blocks, footer)
     return [name]
 
 
@@ -238,7 +244,7 @@ def _measured(bank: Bank, images: CalibrationImages, everything: Rows, config: F
     found = images.nearest(comparing, memory_mb=memory)
     true = at_most(queries, everything, config.k, query_keys=mine, memory_mb=memory)
     rate, centres = record.false_alarm_rate, record.index == "centroids"
-    return replace(record, fidelity=fidelity(found, true, rate, centres=centres))
+    return replace(record, fidelity=fidelity(found, true, rate, tiles=record.tiles, centres=centres))
 
 
 def with_calibration(record: BankVersion, store: Store, images: Any, scores: npt.NDArray[np.float32]) -> BankVersion:

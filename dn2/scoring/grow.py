@@ -23,7 +23,7 @@ from dn2.scoring.calibrating import CalibrationImages
 from dn2.scoring.calibration import held_out_rows
 from dn2.scoring.fidelity import fidelity
 from dn2.scoring.fit import COMPARED, with_calibration
-from dn2.scoring.rows import check_rejects, described, dim_of, image_rows, image_vectors
+from dn2.scoring.rows import check_rejects, described, dim_of, image_rows, tile_rows, tile_vectors
 from dn2.store import layout
 from dn2.store.lock import locked
 from dn2.store.schemas import CALIBRATION
@@ -132,7 +132,8 @@ def remove(
         gone = before.removed | (wanted & living)
         changed = fingerprint([record.version, "remove", sorted(wanted)])
         document = {**before.document, "removed_ids": sorted(gone)}
-        found = replace(record, version=changed, rows=record.rows - len(wanted & living), removed=len(gone))
+        rows = record.rows - record.tiles * len(wanted & living)
+        found = replace(record, version=changed, rows=rows, removed=len(gone))
         made = _publish(store, found, document, before, calibrates, config)
     return Growth(made, removed=len(wanted))
 
@@ -196,7 +197,7 @@ def _added(embedded: Embedded, store: Store, before: _Before, config: AddConfig)
     found = replace(
         record,
         version=fingerprint([record.version, "add", base]),
-        rows=record.rows + int(added.sum()) + int(returned.sum()),
+        rows=record.rows + record.tiles * int(added.sum() + returned.sum()),
         segment_count=len(document["segments"]),
         removed=len(document["removed_ids"]),
     )
@@ -240,13 +241,14 @@ def _write(
     divided: bool,
 ) -> None:
     """Write a segment of some images; a large one of a bank of cells is divided into cells of its own."""
-    vectors = np.empty((int(mask.sum()), dim_of(embedded, store)), np.float16)
+    dim = dim_of(embedded, store)
+    vectors = np.empty((record.tiles * int(mask.sum()), dim), np.float16)
     read = written = 0
-    for shard in image_vectors(embedded, store):
-        part = prepared(shard[mask[read : read + len(shard)]], record.metric)
+    for shard in tile_vectors(embedded, store):
+        part = prepared(shard[mask[read : read + len(shard)]].reshape(-1, dim), record.metric)
         vectors[written : written + len(part)] = part
         read, written = read + len(shard), written + len(part)
-    table, cells = keep_rows(rows, mask), None
+    table, cells = tile_rows(keep_rows(rows, mask), record.tiles), None
     if divided and usual_nlist(len(vectors)) > record.nprobe:
         cells, order = divide(vectors, usual_nlist(len(vectors)))
         vectors, table = vectors[order], table.take(order)
@@ -269,7 +271,7 @@ def _publish(
     if record.index == "ivf" and record.fidelity is not None:
         drawn, memory = images.sample(COMPARED), config.search_memory_mb
         found, true = (images.nearest(drawn, memory_mb=memory, exact=exact) for exact in (False, True))
-        record = replace(record, fidelity=fidelity(found, true, record.false_alarm_rate))
+        record = replace(record, fidelity=fidelity(found, true, record.false_alarm_rate, tiles=record.tiles))
     scores = images.scores(memory_mb=config.search_memory_mb)
     record = with_calibration(record, store, images.table, scores)
     parent = before.bank.record

@@ -13,9 +13,19 @@ from dn2.errors import RejectedError
 from dn2.images.pattern import Pattern, below
 from dn2.records import Embedded, EmbeddedShard, Shard
 from dn2.store import layout
-from dn2.store.schemas import EMBEDDINGS, REJECTS
+from dn2.store.schemas import BANK_ROWS, EMBEDDINGS, REJECTS
 from dn2.store.storage import Store
-from dn2.store.tables import column_vectors, concat, keep_rows, read_table, reading, replaced, with_constant, writing
+from dn2.store.tables import (
+    column_vectors,
+    concat,
+    keep_rows,
+    read_table,
+    reading,
+    replaced,
+    with_columns,
+    with_constant,
+    writing,
+)
 
 _ROW_COLUMNS = ["image_id", "uri", "content_sha256", "group_id", "label"]
 _FROM_PATTERN = ("group_id", "label")
@@ -92,15 +102,34 @@ def image_rows(embedded: Embedded, store: Store) -> Any:
     return concat(tables)
 
 
-def image_vectors(embedded: Embedded, store: Store) -> Iterator[npt.NDArray[np.float16]]:
-    """Yield the embeddings of each shard, (M, D) float16, in the order of `image_rows`."""
+def tile_rows(images: Any, tiles: int) -> Any:
+    """Return an Arrow table with a row for each tile of some images, one image after the other.
+
+    Args:
+        images: Arrow table of N images.
+        tiles: T that an image is cut into, numbered row by row from 0; 1 for images that are whole.
+    """
+    count = images.num_rows
+    table = images if tiles == 1 else images.take(np.repeat(np.arange(count), tiles))
+    numbers = [None] * count if tiles == 1 else np.tile(np.arange(tiles), count)
+    return with_columns(table, {"tile": numbers}, BANK_ROWS)
+
+
+def tile_vectors(embedded: Embedded, store: Store) -> Iterator[npt.NDArray[np.float16]]:
+    """Yield the embeddings of each shard, (M, T, D) float16 of M images of T tiles, in the order of `image_rows`."""
     for shard in embedded.shards:
         vectors, _ = column_vectors(living_rows(shard, store, ["embedding"])["embedding"])
-        yield vectors
+        yield vectors.reshape(len(vectors), embedded.tiles, vectors.shape[1] // embedded.tiles)
+
+
+def image_vectors(embedded: Embedded, store: Store) -> Iterator[npt.NDArray[np.float16]]:
+    """Yield one vector for each image of each shard, (M, D) float16: of an image that is cut into tiles their mean."""
+    for vectors in tile_vectors(embedded, store):
+        yield vectors[:, 0] if vectors.shape[1] == 1 else vectors.mean(1, dtype=np.float32).astype(np.float16)
 
 
 def dim_of(embedded: Embedded, store: Store) -> int:
     """Return the length of an embedding."""
     with reading(store, embedded.shards[0].path, EMBEDDINGS) as file:
-        dim: int = file.schema_arrow.field("embedding").type.list_size
-    return dim
+        length: int = file.schema_arrow.field("embedding").type.list_size
+    return length // embedded.tiles

@@ -22,13 +22,14 @@ from dn2.reports.files import part_path
 from dn2.reports.report import finished
 from dn2.scoring.decide import decide, report_folder
 from dn2.scoring.rows import described, living_rows
-from dn2.scoring.scores import mean_distance, p_values
+from dn2.scoring.scores import image_scores, p_values
 from dn2.store import layout
 from dn2.store.schemas import FOUND, SCORES
 from dn2.store.storage import Store
 from dn2.store.tables import column_vectors, keep_rows, read_table, writing
 
 _SCORES_FORMAT = 1  # raised when scores get more columns or another meaning: older ones are made anew
+_NEIGHBORS = {"neighbor_ids": "image_id", "neighbor_uris": "uri", "neighbor_tiles": "tile"}
 _COLUMNS = ["image_id", "uri", "group_id", "label", "content_sha256", "embedding", "reject_reason"]
 
 
@@ -204,14 +205,29 @@ def search_shard(
     readable = keep_rows(table, valid)
     opened = Bank.open(store, bank, memory_gb=config.bank_memory_gb)
     nearest = opened.nearest(
-        prepared(vectors, bank.metric),
-        keys_of(readable, OWN),
+        *_queries(bank, vectors, readable),
         memory_mb=config.search_memory_mb,
         among=range(*load),
     )
     with writing(store, path, FOUND, {"bank": bank.name, "version": bank.version, "shard": shard.path}) as file:
         names = readable["image_id"].combine_chunks()
-        file.write({"image_id": names, "rows": list(nearest.rows), "distances": list(nearest.distances)})
+        shape = len(names), bank.tiles * bank.k
+        rows, distances = (array.reshape(shape) for array in (nearest.rows, nearest.distances))
+        file.write({"image_id": names, "rows": list(rows), "distances": list(distances)})
+
+
+def _queries(
+    bank: BankVersion, vectors: npt.NDArray[np.float16], readable: Any
+) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int64]]:
+    """Return (Q * T, D) vectors as the bank holds such, and (2, Q * T) keys, of the T tiles of Q images.
+
+    Args:
+        bank: what they are compared with.
+        vectors: (Q, T * D) float16.
+        readable: Arrow table of the images.
+    """
+    tiles = prepared(vectors.reshape(-1, bank.dim), bank.metric)
+    return tiles, np.repeat(keys_of(readable, OWN), bank.tiles, axis=1)
 
 
 def _found(folder: str, load: tuple[int, int], number: int) -> str:
@@ -223,7 +239,7 @@ def _nearest(
     bank: Bank, store: Store, vectors: npt.NDArray[np.float16], readable: Any, folder: str, number: int, memory_mb: int
 ) -> Neighbors:
     """Return the nearest rows of a shard's images in all segments; what other tasks have found is not searched."""
-    queries, keys = prepared(vectors, bank.record.metric), keys_of(readable, OWN)
+    queries, keys = _queries(bank.record, vectors, readable)
     parts = []
     for load in bank.loads():
         path = _found(folder, (load.start, load.stop), number)
@@ -231,7 +247,8 @@ def _nearest(
             table = read_table(store, path, FOUND)
             if table["image_id"].to_pylist() != readable["image_id"].to_pylist():
                 raise SchemaError(f"{store.uri_of(path)}: got other images than the shard's; remove the file")
-            rows, distances = (np.stack(table[name].to_numpy()) for name in ("rows", "distances"))
+            shape = len(queries), bank.record.k
+            rows, distances = (np.stack(table[name].to_numpy()).reshape(shape) for name in ("rows", "distances"))
             parts.append(Neighbors(rows.astype(np.int64), distances.astype(np.float32)))
         else:
             parts.append(bank.nearest(queries, keys, memory_mb=memory_mb, among=load))
@@ -247,20 +264,24 @@ def _rows(
     count = table.num_rows
     columns: dict[str, Any] = {name: table[name].combine_chunks() for name in ("image_id", "uri", "group_id", "label")}
     columns |= {"reject_reason": table["reject_reason"].combine_chunks()}
-    found: dict[str, list[Any]] = {
-        name: [None] * count for name in ("score", "p_value", "neighbor_ids", "neighbor_uris", "neighbor_distances")
-    }
+    names = ("score", "p_value", "tile", "neighbor_distances", *_NEIGHBORS)
+    found: dict[str, list[Any]] = {name: [None] * count for name in names}
     if len(vectors):
         bank = Bank.open(store, record, memory_gb=config.bank_memory_gb)
         nearest = _nearest(bank, store, vectors, readable, folder, number, config.search_memory_mb)
-        scores = mean_distance(nearest.distances)
+        scores, worst = image_scores(nearest.distances, record.tiles)
         rarity = p_values(bank.calibration, scores)
-        names = dict(zip(("image_id", "uri"), bank.described(nearest.rows.reshape(-1)), strict=True))
-        k = nearest.rows.shape[1]
+        queries = np.arange(len(scores)) * record.tiles + worst
+        rows, k = nearest.rows[queries], nearest.rows.shape[1]
+        told = bank.described(rows.reshape(-1))
         for place, row in enumerate(np.flatnonzero(valid)):
             found["score"][row] = scores[place]
             found["p_value"][row] = rarity[place]
-            found["neighbor_ids"][row] = names["image_id"][place * k : (place + 1) * k]
-            found["neighbor_uris"][row] = names["uri"][place * k : (place + 1) * k]
-            found["neighbor_distances"][row] = nearest.distances[place]
+            for name, of in _NEIGHBORS.items():
+                found[name][row] = told[of][place * k : (place + 1) * k]
+            found["neighbor_distances"][row] = nearest.distances[queries[place]]
+            if record.tiles > 1:
+                found["tile"][row] = worst[place]
+            else:
+                found["neighbor_tiles"][row] = None
     return columns | found

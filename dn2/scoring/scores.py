@@ -14,6 +14,20 @@ def mean_distance(distances: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]
     return scores
 
 
+def image_scores(
+    distances: npt.NDArray[np.float32], tiles: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Return (Q,) float32 scores of images, each the largest of its tiles, and (Q,) int64 which tile has it.
+
+    Args:
+        distances: (Q * T, k) float32 squared L2, of the T tiles of each image one after the other.
+        tiles: T.
+    """
+    scores = mean_distance(distances).reshape(-1, tiles)
+    worst: npt.NDArray[np.int64] = scores.argmax(axis=1)
+    return scores[np.arange(len(scores)), worst], worst
+
+
 def threshold_at(calibration: npt.NDArray[np.float32], false_alarm_rate: float) -> tuple[float, float]:
     """Return the threshold for a false-alarm rate, and the rate that the calibration can promise.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from dn2.images.manifest import is_merged, made_of
 from dn2.records import BankVersion, Dataset, GroupBankVersion, GroupReport, Report
 from dn2.store import layout
 from dn2.store.documents import WATERMARK, write_document
@@ -29,10 +30,18 @@ def unscored(
     Raises:
         StoreError: the store cannot be read.
     """
-    names = Store.open(store).names(layout.watermarks(bank.name, dataset.name))
+    store = Store.open(store)
+    names = store.names(layout.watermarks(bank.name, dataset.name))
     marks = (name.removesuffix(".json").rpartition("-") for name in names)
     scored = {part for part, _, version in marks if not rescore or version == bank.version}
-    return tuple(part for part in dataset.parts if part not in scored)
+    return tuple(part for part in dataset.parts if not _is_scored(store, dataset.name, part, scored))
+
+
+def _is_scored(store: Store, dataset: str, part: str, scored: set[str]) -> bool:
+    """Return whether a part is marked, or was made while all the parts that it is made of were being scored."""
+    if part in scored or not is_merged(part):
+        return part in scored
+    return all(_is_scored(store, dataset, one, scored) for one in made_of(store, dataset, part))
 
 
 def mark(

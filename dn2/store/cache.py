@@ -1,4 +1,4 @@
-"""A bounded folder on this machine for what is dear to fetch or to make again: remote banks, compiled networks."""
+"""A bounded folder on this machine for what is dear to fetch or to make again: banks, weights, compiled networks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from dn2.errors import NotFoundError, SourceError
+from dn2.store.files import locate, translated
 from dn2.store.storage import Store
 
-BANK_BYTES = 50 * 1024**3  # kept of remote banks; the least recently used go first
+BANK_BYTES = 50 * 1024**3  # kept of remote banks, and of remote weights; the least recently used go first
 
 
 def cache_dir() -> Path:
@@ -31,8 +33,40 @@ def local_copy(store: Store, path: str) -> Path:
     here = store.local(path)
     if here is not None:
         return here
-    name = hashlib.sha256(store.uri_of(path).encode()).hexdigest()[:32]
-    target = cache_dir() / "banks" / name / Path(path).name
+    return _fetched(store, path, "banks", store.uri_of(path))
+
+
+def local_file(url: str, what: str) -> Path:
+    """Return a local path with the content of a file anywhere, fetched again only when it has changed.
+
+    Args:
+        url: path or URL of the file.
+        what: it is, for messages.
+
+    Raises:
+        ConfigError: the URL's protocol is unknown.
+        NotFoundError: there is no such file.
+        SourceError: it cannot be reached.
+        StoreError: it cannot be read.
+    """
+    place = locate(url)
+    try:
+        with translated(SourceError, f"{what}: cannot be reached"):
+            is_file, identity = place.fs.isfile(place.path), "" if place.is_local else place.fs.ukey(place.path)
+    except FileNotFoundError:
+        is_file, identity = False, ""
+    if not is_file:
+        raise NotFoundError(f"{what}: no file is there")
+    if place.is_local:
+        return Path(place.path)
+    folder, _, name = place.uri.rpartition("/")
+    return _fetched(Store.open(folder), name, "weights", f"{place.uri}\0{identity}")
+
+
+def _fetched(store: Store, path: str, kind: str, identity: str) -> Path:
+    """Return the local copy of a file, which is named by its identity."""
+    name = hashlib.sha256(identity.encode()).hexdigest()[:32]
+    target = cache_dir() / kind / name / Path(path).name
     if not target.exists():
         store.download(path, target)
         _evict(target.parent.parent, keep=target.parent)

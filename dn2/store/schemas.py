@@ -1,10 +1,12 @@
-"""The columns of every Parquet file that dn2 writes."""
+"""The columns of every Parquet file that dn2 writes, each with what it holds, and where such files lie."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import pyarrow as pa
+
+_DESCRIPTION = b"description"  # key in the metadata of an Arrow field: readers outside dn2 see it too
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,41 +17,64 @@ class Schema:
         name: what the file's footer calls itself.
         version: raised whenever columns change meaning.
         columns: the Arrow schema; embeddings have their length set when the file is written.
+        row: what a row stands for, in one sentence.
+        path: where such files lie in a store, with placeholders.
     """
 
     name: str
     version: int
     columns: pa.Schema
+    row: str = ""
+    path: str = ""
 
     def with_dim(self, dim: int) -> Schema:
         """Return the same schema for embeddings of length `dim`."""
         index = self.columns.get_field_index("embedding")
-        field = pa.field("embedding", pa.list_(pa.float16(), dim))
-        return Schema(self.name, self.version, self.columns.set(index, field))
+        field = self.columns.field(index).with_type(pa.list_(pa.float16(), dim))
+        return Schema(self.name, self.version, self.columns.set(index, field), self.row, self.path)
+
+    def describe(self, column: str) -> str:
+        """Return what a column holds."""
+        text: bytes = (self.columns.field(column).metadata or {}).get(_DESCRIPTION, b"")
+        return text.decode()
 
 
-def _required(name: str, kind: pa.DataType) -> pa.Field:
-    return pa.field(name, kind, nullable=False)
+def _required(name: str, kind: pa.DataType, description: str) -> pa.Field:
+    return pa.field(name, kind, nullable=False, metadata={_DESCRIPTION: description})
 
 
+def _optional(name: str, kind: pa.DataType, description: str) -> pa.Field:
+    return pa.field(name, kind, metadata={_DESCRIPTION: description})
+
+
+_IMAGE_ID = _required("image_id", pa.string(), "32 hex digits of the sha256 of the image's URI and version")
+_URI = _required("uri", pa.string(), "where the image lies, an absolute URI")
 _GROUPING = [
-    pa.field("group_id", pa.string()),  # the set this image belongs to, where known
-    pa.field("label", pa.string()),  # what is known about it; never used for scoring
+    _optional("group_id", pa.string(), "the set this image belongs to, where known"),
+    _optional("label", pa.string(), "what is known about it; never used for scoring"),
 ]
+_VECTOR = pa.list_(pa.float16(), 1)
+_TILE = "number of the tile, row by row from 0"
 
 MANIFEST = Schema(
     "dn2.manifest",
     1,
     pa.schema(
         [
-            _required("image_id", pa.string()),  # 32 hex digits of the sha256 of (uri, version)
-            _required("uri", pa.string()),
-            _required("version", pa.string()),  # etag, or size and modification time
-            _required("size", pa.int64()),  # bytes; -1 where the source does not tell
-            _required("present", pa.bool_()),  # false: a tombstone, the image vanished
+            _IMAGE_ID,
+            _URI,
+            _required(
+                "version",
+                pa.string(),
+                "etag, or size and modification time; absent for a file that a table lists and that is not there",
+            ),
+            _required("size", pa.int64(), "bytes; -1 where the source does not tell"),
+            _required("present", pa.bool_(), "false: a tombstone, the image vanished"),
             *_GROUPING,
         ]
     ),
+    "A new, changed or vanished image.",
+    "manifests/<dataset>/<part>.parquet",
 )
 
 EMBEDDINGS = Schema(
@@ -57,35 +82,48 @@ EMBEDDINGS = Schema(
     1,
     pa.schema(
         [
-            _required("image_id", pa.string()),
-            _required("uri", pa.string()),
+            _IMAGE_ID,
+            _URI,
             *_GROUPING,
-            pa.field("embedding", pa.list_(pa.float16(), 1)),  # null where rejected
-            pa.field("content_sha256", pa.string()),  # of the file's bytes; null where it could not be read
-            pa.field("width", pa.int32()),  # pixels, as shown (EXIF orientation applied)
-            pa.field("height", pa.int32()),
-            _required("size", pa.int64()),  # bytes
-            pa.field("reject_reason", pa.string()),  # null where embedded
+            _optional("embedding", _VECTOR, "one number for each channel of the network; null where rejected"),
+            _optional("content_sha256", pa.string(), "of the file's bytes; null where it could not be read"),
+            _optional("width", pa.int32(), "pixels, as shown (EXIF orientation applied); null where rejected"),
+            _optional("height", pa.int32(), "pixels, as shown (EXIF orientation applied); null where rejected"),
+            _required("size", pa.int64(), "bytes"),
+            _optional("reject_reason", pa.string(), "why the image could not be read; null where embedded"),
         ]
     ),
+    "A present image of one slice of a manifest part, embedded or rejected.",
+    "embeddings/<embedder>/<shard>.parquet",
 )
 
 THUMBNAILS = Schema(
     "dn2.thumbnails",
     1,
-    pa.schema([_required("image_id", pa.string()), _required("thumbnail", pa.binary())]),  # JPEG
+    pa.schema([_IMAGE_ID, _required("thumbnail", pa.binary(), "a small JPEG of the image")]),
+    "An image that was embedded.",
+    "embeddings/<embedder>/<shard>.thumbnails.parquet",
 )
 
 PROBES = Schema(
     "dn2.probes",
     1,
-    pa.schema([_required("picture", pa.binary()), pa.field("embedding", pa.list_(pa.float16(), 1))]),
+    pa.schema(
+        [
+            _required("picture", pa.binary(), "JPEG or PNG bytes"),
+            _optional("embedding", _VECTOR, "what every process must make of it again"),
+        ]
+    ),
+    "A picture that every process must embed alike. A bank version has a copy.",
+    "embeddings/<embedder>/probes.parquet",
 )
 
 REJECTS = Schema(
     "dn2.rejects",
     1,
-    pa.schema([_required(name, pa.string()) for name in ("image_id", "uri", "reject_reason")]),
+    pa.schema([_IMAGE_ID, _URI, _required("reject_reason", pa.string(), "why the image could not be read")]),
+    "An image that could not be read, of a training that stopped.",
+    "rejects/<dataset>/<fingerprint>.parquet",
 )
 
 CLEANING = Schema(
@@ -93,15 +131,17 @@ CLEANING = Schema(
     1,
     pa.schema(
         [
-            _required("image_id", pa.string()),
-            _required("uri", pa.string()),
+            _IMAGE_ID,
+            _URI,
             *_GROUPING,
-            _required("score", pa.float32()),  # how odd it is among the training images; higher is odder
-            _required("rank", pa.int64()),  # 1 is the oddest
-            _required("kept", pa.bool_()),
-            pa.field("reason", pa.string()),  # why it was dropped: impurity or margin; null where kept
+            _required("score", pa.float32(), "how odd it is among the training images; higher is odder"),
+            _required("rank", pa.int64(), "1 is the oddest; copies of one image count once and share a rank"),
+            _required("kept", pa.bool_(), "whether it goes into the bank"),
+            _optional("reason", pa.string(), "why it was dropped: impurity or margin; null where kept"),
         ]
     ),
+    "A training image that could be read, kept or dropped.",
+    "cleaning/<fingerprint>/rows.parquet",
 )
 
 BANK_ROWS = Schema(
@@ -109,19 +149,29 @@ BANK_ROWS = Schema(
     1,
     pa.schema(
         [
-            _required("image_id", pa.string()),
-            _required("uri", pa.string()),
-            _required("content_sha256", pa.string()),
+            _IMAGE_ID,
+            _URI,
+            _required("content_sha256", pa.string(), "of the file's bytes"),
             *_GROUPING,
-            _required("shard", pa.string()),  # embedding shard it came from: where its thumbnail lies
+            _required("shard", pa.string(), "the embedding shard it came from; beside that lies its thumbnail"),
+            _optional("tile", pa.int32(), f"{_TILE}; null where images are not cut into tiles"),
         ]
     ),
+    "A normal image, or a tile of one; its vector is the row of the same number in the .npy file beside it.",
+    "banks/<name>/segments/<fingerprint>.parquet",
 )
 
 CELLS = Schema(
     "dn2.cells",
     1,
-    pa.schema([_required("centroid", pa.list_(pa.float32())), _required("rows", pa.int64())]),  # in this order
+    pa.schema(
+        [
+            _required("centroid", pa.list_(pa.float32()), "the mean of the cell's vectors"),
+            _required("rows", pa.int64(), "how many rows of the segment lie in the cell; cells follow their order"),
+        ]
+    ),
+    "A k-means cell of a bank segment whose index is ivf.",
+    "banks/<name>/segments/<fingerprint>.cells.parquet",
 )
 
 FOUND = Schema(
@@ -129,34 +179,56 @@ FOUND = Schema(
     1,
     pa.schema(
         [
-            _required("image_id", pa.string()),
-            _required("rows", pa.list_(pa.int64())),  # of the bank, nearest first; -1 where there are fewer
-            _required("distances", pa.list_(pa.float32())),  # squared
+            _IMAGE_ID,
+            _required("rows", pa.list_(pa.int64()), "rows of the bank, nearest first; -1 where there are fewer"),
+            _required("distances", pa.list_(pa.float32()), "squared distances to them"),
         ]
     ),
+    "An image of one shard, and its neighbours in some segments of a bank larger than the memory.",
+    "scores/<name>/<fingerprint>/found-<segments>/part-NNNNN.parquet",
 )
 
 CALIBRATION = Schema(
     "dn2.calibration",
     1,
-    pa.schema([_required("image_id", pa.string()), *_GROUPING, _required("score", pa.float32())]),
+    pa.schema(
+        [
+            _IMAGE_ID,
+            *_GROUPING,
+            _required("score", pa.float32(), "mean squared distance to the k nearest rows of the bank"),
+        ]
+    ),
+    "A normal image that did not help to make its own score.",
+    "banks/<name>/versions/<version>.calibration.parquet",
 )
 
 _SCORE = [
-    _required("image_id", pa.string()),
-    _required("uri", pa.string()),
+    _IMAGE_ID,
+    _URI,
     *_GROUPING,
-    pa.field("score", pa.float32()),  # mean squared distance to the k nearest; null where rejected
-    pa.field("p_value", pa.float64()),
+    _optional("score", pa.float32(), "mean squared distance to the k nearest rows of the bank; null where rejected"),
+    _optional("p_value", pa.float64(), "how rare a score this high is among normal images; null where rejected"),
 ]
+_WORST_TILE = _optional("tile", pa.int32(), f"{_TILE}, with this score, the largest of all; null where there are none")
 _NEIGHBORS = [
-    pa.field("neighbor_ids", pa.list_(pa.string())),  # nearest first
-    pa.field("neighbor_uris", pa.list_(pa.string())),
-    pa.field("neighbor_distances", pa.list_(pa.float32())),  # squared
-    pa.field("reject_reason", pa.string()),  # null where scored
+    _optional(
+        "neighbor_ids",
+        pa.list_(pa.string()),
+        "image_id of the k nearest, nearest first; for a centre that of the image nearest to it; null where rejected",
+    ),
+    _optional("neighbor_uris", pa.list_(pa.string()), "where they lie; null where rejected"),
+    _optional("neighbor_distances", pa.list_(pa.float32()), "their squared distances; null where rejected"),
+    _optional("neighbor_tiles", pa.list_(pa.int32()), "which tile of each of them; null where there are none"),
+    _optional("reject_reason", pa.string(), "why the image could not be read; null where scored"),
 ]
 
-SCORES = Schema("dn2.scores", 1, pa.schema([*_SCORE, *_NEIGHBORS]))
+SCORES = Schema(
+    "dn2.scores",
+    1,
+    pa.schema([*_SCORE, _WORST_TILE, *_NEIGHBORS]),
+    "An image of a batch, scored or rejected, with nothing decided about it.",
+    "scores/<name>/<fingerprint>/part-NNNNN.parquet",
+)
 
 REPORT = Schema(
     "dn2.report",
@@ -164,18 +236,21 @@ REPORT = Schema(
     pa.schema(
         [
             *_SCORE,
-            pa.field("q_value", pa.float64()),  # the p-value adjusted to the whole batch; null where rejected
-            _required("threshold", pa.float32()),
-            pa.field("is_anomaly", pa.bool_()),  # score > threshold; null where rejected
-            pa.field("selected", pa.bool_()),  # q_value <= false-discovery rate; null where rejected
+            _WORST_TILE,
+            _optional("q_value", pa.float64(), "the p-value adjusted to the whole batch; null where rejected"),
+            _required("threshold", pa.float32(), "a score above it is anomalous"),
+            _optional("is_anomaly", pa.bool_(), "score above threshold; null where rejected"),
+            _optional("selected", pa.bool_(), "q-value at most the false-discovery rate; null where rejected"),
             *_NEIGHBORS,
         ]
     ),
+    "An image of a batch, scored or rejected.",
+    "reports/<name>/<fingerprint>/part-NNNNN.parquet",
 )
 
 _GROUP = [
-    _required("group_id", pa.string()),
-    pa.field("label", pa.string()),  # null where the members have none, or several
+    _required("group_id", pa.string(), "the group"),
+    _optional("label", pa.string(), "what is known about it; null where its images have none, or several"),
 ]
 
 BANK_GROUPS = Schema(
@@ -184,13 +259,15 @@ BANK_GROUPS = Schema(
     pa.schema(
         [
             *_GROUP,
-            _required("source", pa.string()),
-            _required("members", pa.int64()),
-            _required("content", pa.uint64()),
-            _required("example_ids", pa.list_(pa.string())),  # some of its images, to be shown
-            _required("example_shards", pa.list_(pa.string())),  # where their thumbnails lie
+            _required("source", pa.string(), "where its images came from"),
+            _required("members", pa.int64(), "images that could be read"),
+            _required("content", pa.uint64(), "sum of hashes of its images' bytes: by it the group is known again"),
+            _required("example_ids", pa.list_(pa.string()), "image_id of some of its images, to be shown"),
+            _required("example_shards", pa.list_(pa.string()), "embedding shards beside which their thumbnails lie"),
         ]
     ),
+    "A normal group; its vector is the row of the same number in the .npy file beside it.",
+    "banks/<name>/segments/<fingerprint>.parquet",
 )
 
 GROUP_CALIBRATION = Schema(
@@ -198,11 +275,13 @@ GROUP_CALIBRATION = Schema(
     1,
     pa.schema(
         [
-            _required("size", pa.int64()),  # images drawn from a normal group
-            _required("group_id", pa.string()),  # which
-            _required("distance", pa.float32()),  # to the k nearest of the other normal groups
+            _required("size", pa.int64(), "images drawn from a normal group"),
+            _required("group_id", pa.string(), "which"),
+            _required("distance", pa.float32(), "mean squared distance to the k nearest of the other normal groups"),
         ]
     ),
+    "A part of a normal group, of a certain size.",
+    "banks/<name>/versions/<version>.calibration.parquet",
 )
 
 GROUPS = Schema(
@@ -211,20 +290,24 @@ GROUPS = Schema(
     pa.schema(
         [
             *_GROUP,
-            _required("members", pa.int64()),
-            _required("rejected", pa.int64()),
-            pa.field("distance", pa.float32()),  # mean squared distance to the k nearest; null where not scored
-            pa.field("score", pa.float32()),  # distance over that of a typical normal group of the same size
-            pa.field("p_value", pa.float64()),
-            pa.field("q_value", pa.float64()),
-            pa.field("threshold", pa.float32()),  # for groups of this size
-            pa.field("is_anomaly", pa.bool_()),  # score > threshold
-            pa.field("selected", pa.bool_()),  # q_value <= false-discovery rate
-            pa.field("neighbor_ids", pa.list_(pa.string())),  # normal groups, nearest first
-            pa.field("neighbor_distances", pa.list_(pa.float32())),  # squared
-            pa.field("reason", pa.string()),  # why it was not scored; null where scored
+            _required("members", pa.int64(), "images that could be read"),
+            _required("rejected", pa.int64(), "images that could not"),
+            _optional(
+                "distance", pa.float32(), "mean squared distance to the k nearest normal groups; null where not scored"
+            ),
+            _optional("score", pa.float32(), "the distance over that of a typical normal group of the same size"),
+            _optional("p_value", pa.float64(), "how rare a score this high is among normal groups of about this size"),
+            _optional("q_value", pa.float64(), "the p-value adjusted to the whole batch"),
+            _optional("threshold", pa.float32(), "for groups of this size"),
+            _optional("is_anomaly", pa.bool_(), "score above threshold"),
+            _optional("selected", pa.bool_(), "q-value at most the false-discovery rate"),
+            _optional("neighbor_ids", pa.list_(pa.string()), "group_id of the k nearest, nearest first"),
+            _optional("neighbor_distances", pa.list_(pa.float32()), "their squared distances"),
+            _optional("reason", pa.string(), "why it was not scored; null where scored"),
         ]
     ),
+    "A group of a batch, scored or not.",
+    "reports/<name>/<fingerprint>/groups.parquet",
 )
 
 MEMBERS = Schema(
@@ -232,13 +315,36 @@ MEMBERS = Schema(
     1,
     pa.schema(
         [
-            pa.field("group_id", pa.string()),  # null for an image that belongs to no group
-            pa.field("label", pa.string()),
-            _required("image_id", pa.string()),
-            _required("uri", pa.string()),
-            pa.field("contribution", pa.float32()),  # the members' contributions add up to the group's distance
-            pa.field("rank", pa.int64()),  # 1 contributes most to its group's distance
-            pa.field("reject_reason", pa.string()),  # null where the image could be read
+            _optional("group_id", pa.string(), "its group; null for an image that belongs to none"),
+            _optional("label", pa.string(), "what is known about it; never used"),
+            _IMAGE_ID,
+            _URI,
+            _optional(
+                "contribution", pa.float32(), "its part of the group's distance; null where the group has no score"
+            ),
+            _optional("rank", pa.int64(), "1 contributes most to its group's distance"),
+            _optional("reject_reason", pa.string(), "why the image could not be read; null where it could"),
         ]
     ),
+    "An image of a batch of groups.",
+    "reports/<name>/<fingerprint>/part-NNNNN.parquet",
+)
+
+SCHEMAS = (
+    MANIFEST,
+    EMBEDDINGS,
+    THUMBNAILS,
+    PROBES,
+    REJECTS,
+    CLEANING,
+    BANK_ROWS,
+    CELLS,
+    CALIBRATION,
+    FOUND,
+    SCORES,
+    REPORT,
+    BANK_GROUPS,
+    GROUP_CALIBRATION,
+    GROUPS,
+    MEMBERS,
 )

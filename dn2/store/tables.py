@@ -131,9 +131,19 @@ def read_footer(store: Store, path: str, schema: Schema) -> tuple[dict[str, Any]
 
 
 def read_table(store: Store, path: str, schema: Schema, columns: list[str] | None = None) -> pa.Table:
-    """Return a whole file, or some of its columns."""
+    """Return a whole file, or some of its columns.
+
+    What the schema has got since the file was written is null.
+    """
+    wanted = schema.columns.names if columns is None else columns
     with reading(store, path, schema) as parquet:
-        return parquet.read(columns=columns)
+        there = set(parquet.schema_arrow.names)
+        table = parquet.read(columns=[name for name in wanted if name in there])
+    for place, name in enumerate(wanted):
+        if name not in there:
+            field = schema.columns.field(name)
+            table = table.add_column(place, field, pa.nulls(table.num_rows, field.type))
+    return table.select(wanted)
 
 
 def count_rows(store: Store, path: str, schema: Schema) -> int:

@@ -43,6 +43,14 @@ def test_settings_are_frozen_and_survive_json(model: type[Config]):
 
 # Field, the outermost values allowed, the nearest that are not.
 BOUNDS: list[tuple[type[Config], str, list[Any], list[Any]]] = [
+    (EmbedConfig, "weights_sha256", ["0" * 64], ["0" * 63, "G" * 64]),
+    (
+        EmbedConfig,
+        "crop",
+        ["auto", "center", "full", "tiles-1x2", "tiles-16x16"],
+        ["", "tiles-0x2", "tiles-17x1", "half"],
+    ),
+    (EmbedConfig, "precision", ["auto", "float16"], ["bfloat16"]),
     (EmbedConfig, "batch_size", [1, 4096], [0, 4097, -1, 1.5, "many"]),
     (EmbedConfig, "shard_size", [1, 100_000], [0, 100_001]),
     (EmbedConfig, "decode_threads", [0, 256], [-1, 257]),
@@ -93,7 +101,19 @@ def test_bounds(model: type[Config], field: str, good: list[Any], bad: list[Any]
 def test_every_field_with_a_bound_is_in_the_list_above():
     listed = {(model, field) for model, field, _, _ in BOUNDS}
     everything = {(model, field) for model in MODELS for field in model.model_fields}
-    assert everything - listed == {(EmbedConfig, "backbone")}
+    assert everything - listed == {(EmbedConfig, name) for name in ("backbone", "weights", "download")}
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("tiles(2, 3)", "tiles-2x3"), ("tiles(2,3)", "tiles-2x3"), ("tiles-1x1", "full")]
+)
+def test_one_crop_has_one_name(given: str, meant: str):
+    assert EmbedConfig(crop=given).crop == meant
+
+
+@pytest.mark.parametrize("devices", ["cpu", "cuda:1", "cuda:0,cuda:1", "cpu,cpu"])
+def test_several_devices_are_named_with_commas(devices: str):
+    assert EmbedConfig(device=devices).device == devices
 
 
 def test_all_bad_fields_are_explained_in_one_line():

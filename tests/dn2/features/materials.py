@@ -13,19 +13,21 @@ from PIL import Image
 from skimage import data
 
 from dn2.evaluation.bricks import blocks
-from dn2.features.backbones import Backbone, backbone
+from dn2.features.backbones import Backbone, Pretrained, backbone
 from dn2.images.decoding import decode
 
 
-def random_weights(name: str, torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> Backbone:
+def random_weights(name: str, torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> Pretrained:
     """Return a backbone whose weights file, below `torch_home`, holds random weights."""
     monkeypatch.setenv("TORCH_HOME", str(torch_home))
     chosen = backbone(name)
+    assert isinstance(chosen, Pretrained)
     if not chosen.weights.exists():
         chosen.weights.parent.mkdir(parents=True, exist_ok=True)
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            torch.save(torchvision.models.get_model(name, weights=None).state_dict(), chosen.weights)
+            options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+            torch.save(torchvision.models.get_model(name, weights=None, **options).state_dict(), chosen.weights)
     return chosen
 
 
@@ -36,13 +38,13 @@ def photographs() -> list[np.ndarray]:
 
 
 def network_input(chosen: Backbone, pictures: list[np.ndarray]) -> np.ndarray:
-    """Return (N, 3, H, W) float32: pictures as the project decodes them."""
+    """Return (N, 3, H, W) float32: pictures as the project decodes them, each the central square."""
     crops = []
     for picture in pictures:
         buffer = io.BytesIO()
         Image.fromarray(picture).save(buffer, "PNG")
         crops.append(decode(buffer.getvalue(), chosen.preprocessing, max_pixels=10**7, thumbnail_px=16).pixels)
-    return np.stack(crops)
+    return np.concatenate(crops)
 
 
 def write_patches(folder: Path, count: int) -> None:

@@ -82,7 +82,7 @@ def test_embeddings_are_those_of_the_pictures_beside_them(mixed: Path, tmp_path:
     lite0 = backbone("efficientnet_lite0")
     engine = load_engine(lite0, engine="torch", device="cpu")
     pictures = [np.asarray(Image.open(mixed / f"{number:03d}.png")) for number in range(9)]
-    expected = np.concatenate([engine(network_input(lite0, [picture])) for picture in pictures])
+    expected = np.concatenate([engine.start(network_input(lite0, [picture]))() for picture in pictures])
     found = np.array([row["embedding"] for row in rows[:9]], np.float64)
     distances = ((found[:, None] - expected[None]) ** 2).sum(2)
     assert distances.argmin(1).tolist() == list(range(9))
@@ -196,7 +196,7 @@ def test_bank_of_other_weights_is_refused_naming_both(own_bricks: Bricks):
     bank = replace(own_bricks.bank, embedder="efficientnet_lite0-000000000000")
     message = (
         rf"bank 'bricks' was made by embedder efficientnet_lite0-000000000000, got {own_bricks.bank.embedder}: "
-        r"use its backbone and weights"
+        r"use its backbone, weights and crop"
     )
     with pytest.raises(EmbedderError, match=message):
         dn2.embed(dn2.ingest(own_bricks.batch, own_bricks.store), own_bricks.store, bank=bank)
@@ -206,7 +206,7 @@ def test_unknown_backbone_writes_nothing(tmp_path: Path):
     make_pictures(tmp_path / "pictures", 1)
     dataset = dn2.ingest(tmp_path / "pictures", tmp_path / "store")
 
-    with pytest.raises(ConfigError, match="backbone: got 'resnet9', expected auto or one of"):
+    with pytest.raises(ConfigError, match="backbone: got 'resnet9', expected auto, efficientnet_lite0,"):
         dn2.embed(dataset, tmp_path / "store", config=EmbedConfig(backbone="resnet9"))
     assert not (tmp_path / "store/embeddings").exists()
 

@@ -41,9 +41,9 @@ def agree(a: np.ndarray, b: np.ndarray) -> None:
 def test_openvino_and_torch_agree_on_real_pictures(chosen: Backbone, engines: tuple[Engine, Engine]):
     pixels = network_input(chosen, photographs())
 
-    first, second = (engine(pixels) for engine in engines)
+    first, second = (engine.start(pixels)() for engine in engines)
 
-    assert first.shape == second.shape == (len(pixels), chosen.dim)
+    assert first.shape == second.shape == (len(pixels), {"efficientnet_lite0": 1280, "resnet18": 512}[chosen.name])
     assert first.dtype == second.dtype == np.float32
     agree(first, second)
 
@@ -52,10 +52,10 @@ def test_openvino_and_torch_agree_on_real_pictures(chosen: Backbone, engines: tu
 def test_batch_size_does_not_change_embeddings(chosen: Backbone, engines: tuple[Engine, Engine], number: int):
     """Including a last batch of one."""
     pixels = network_input(chosen, photographs()[:7])
-    whole = engines[number](pixels)
+    whole = engines[number].start(pixels)()
 
     for size in (1, 3):
-        pieces = [engines[number](pixels[start : start + size]) for start in range(0, len(pixels), size)]
+        pieces = [engines[number].start(pixels[start : start + size])() for start in range(0, len(pixels), size)]
         assert [len(piece) for piece in pieces][-1] == 1
         np.testing.assert_allclose(np.concatenate(pieces), whole, rtol=1e-3, atol=1e-4)
 
@@ -63,9 +63,9 @@ def test_batch_size_does_not_change_embeddings(chosen: Backbone, engines: tuple[
 def test_batch_is_not_written_over_by_the_next_one(chosen: Backbone, engines: tuple[Engine, Engine]):
     pixels = network_input(chosen, photographs()[:2])
     for engine in engines:
-        first = engine(pixels[:1])
+        first = engine.start(pixels[:1])()
         before = first.copy()
-        engine(pixels[1:])
+        engine.start(pixels[1:])()
         np.testing.assert_array_equal(first, before)
 
 
@@ -101,8 +101,8 @@ def test_gpu_agrees_with_the_cpu(chosen: Backbone, engines: tuple[Engine, Engine
 
     engine = load_engine(chosen, device="cuda:0")
 
-    assert engine.name == f"torch {torch.__version__} cuda:0 fp32"
-    agree(engine(pixels), engines[0](pixels))
+    assert engine.name == f"torch {torch.__version__} cuda:0 fp16"
+    agree(engine.start(pixels)(), engines[0].start(pixels)())
 
 
 def test_converted_network_is_kept_and_read_again(
@@ -111,19 +111,19 @@ def test_converted_network_is_kept_and_read_again(
     monkeypatch.setenv("DN2_CACHE_DIR", str(tmp_path))
     lite0 = backbone("efficientnet_lite0")
     pixels = network_input(lite0, photographs()[:2])
-    first = load_engine(lite0, engine="openvino")(pixels)
+    first = load_engine(lite0, engine="openvino").start(pixels)()
     (kept,) = (path for path in (tmp_path / "openvino").iterdir())
     assert sorted(path.name for path in kept.iterdir()) == ["network.bin", "network.xml"]
     modified = (kept / "network.bin").stat().st_mtime_ns
 
-    again = load_engine(lite0, engine="openvino")(pixels)
+    again = load_engine(lite0, engine="openvino").start(pixels)()
 
     np.testing.assert_array_equal(again, first)
     assert (kept / "network.bin").stat().st_mtime_ns == modified
     assert caplog.messages == []
 
     (kept / "network.bin").write_bytes(b"damaged")
-    mended = load_engine(lite0, engine="openvino")(pixels)
+    mended = load_engine(lite0, engine="openvino").start(pixels)()
 
     np.testing.assert_array_equal(mended, first)
     assert caplog.messages == [f"the converted network in {kept} is damaged: it is converted anew"]
@@ -140,7 +140,7 @@ def test_cache_folder_that_cannot_be_made_costs_only_a_warning(
     with caplog.at_level(logging.WARNING):
         engine = load_engine(lite0, engine="openvino")
 
-    assert engine(network_input(lite0, photographs()[:1])).shape == (1, 1280)
+    assert engine.start(network_input(lite0, photographs()[:1]))().shape == (1, 1280)
     assert [message.partition(" in ")[0] for message in caplog.messages] == ["cannot keep the converted network"]
     assert "Not a directory" in caplog.messages[0]
 
@@ -155,7 +155,7 @@ def test_full_disk_under_the_cache_folder_costs_only_a_warning(tmp_path: Path):
         "from dn2.features.backbones import backbone\n"
         "from dn2.features.engines import load_engine\n"
         "engine = load_engine(backbone('efficientnet_lite0'), engine='openvino')\n"
-        "print(engine(numpy.zeros((1, 3, 224, 224), numpy.float32)).shape)\n"
+        "print(engine.start(numpy.zeros((1, 3, 224, 224), numpy.float32))().shape)\n"
     )
     run = f'{mount} && DN2_CACHE_DIR={tmp_path}/cache "$0" -c "$1" && find {tmp_path} -type f'
 

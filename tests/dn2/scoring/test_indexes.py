@@ -59,7 +59,7 @@ def test_index_finds_what_brute_force_finds_among_its_rows(store: Store, kind: s
     np.testing.assert_array_equal(found.rows, rows)
     np.testing.assert_array_equal(found.distances, distances)
     uris = bank.rows["uri"].to_pylist()
-    assert bank.described(found.rows[0])[1] == [uris[row] for row in rows[0]]
+    assert bank.described(found.rows[0])["uri"] == [uris[row] for row in rows[0]]
 
 
 @pytest.mark.parametrize("kind", KINDS)

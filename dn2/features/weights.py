@@ -1,0 +1,81 @@
+"""Files of weights: found anywhere, named by their sha256, and loaded without ever running what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle  # only for the name of its error: nothing is ever unpickled without weights_only
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dn2.errors import WeightsError
+from dn2.store.cache import local_file
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model")  # under which a training's checkpoint holds the weights
+_PREFIX = "module."  # in front of every name where several GPUs trained
+
+
+def local_weights(url: str) -> Path:
+    """Return a local path of a weights file anywhere; a remote one is fetched into the cache folder, once.
+
+    Raises:
+        ConfigError: the URL's protocol is unknown.
+        NotFoundError: nothing is there.
+        StoreError: it cannot be read, or the cache folder cannot be written.
+    """
+    return local_file(url, f"weights {url}")
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file as hex digits; it is read once per process, and again when it has changed."""
+    status = path.stat()
+    return _sha256(path, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _sha256(path: Path, size: int, modified: int) -> str:
+    """Return the sha256 of a file; size and time are there to notice that it changed."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_state(network: nn.Module, path: Path, *, head: str, what: str, origin: str) -> None:
+    """Load a state dict into a network from which the head was taken off: how many classes it had does not matter.
+
+    A checkpoint that holds the state dict under `state_dict`, `model_state_dict` or `model` will do.
+
+    Raises:
+        WeightsError: the file is damaged, holds other things than tensors, or tensors of another network.
+    """
+    try:
+        state = _state(torch.load(path, map_location="cpu", weights_only=True))
+        if isinstance(state, Mapping):
+            state = {name: value for name, value in state.items() if not str(name).startswith(f"{head}.")}
+        network.load_state_dict(state)
+    except Exception as error:  # torch raises nearly anything on bad bytes
+        raise WeightsError(
+            f"{what}: weights file {path} does not fit: {_reason(error)}; expected what {origin} provides, or a state "
+            f"dict of the same network"
+        ) from error
+
+
+def _state(content: Any) -> Any:
+    """Return the state dict in what a file holds."""
+    for name in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    if isinstance(content, Mapping) and content and all(str(name).startswith(_PREFIX) for name in content):
+        return {str(name).removeprefix(_PREFIX): value for name, value in content.items()}
+    return content
+
+
+def _reason(error: Exception) -> str:
+    """Return in one line why a weights file could not be loaded."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is damaged, or holds other things than tensors"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300] or type(error).__name__
