@@ -1,0 +1,45 @@
+"""A backbone of one's own, as the documentation describes one: named `tests.dn2.features.own:Grid`, and fast."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from dn2.images.decoding import Preprocessing
+
+
+class _Means(nn.Module):
+    """Mean of each colour in each of 4 x 4 fields."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return nn.functional.adaptive_avg_pool2d(pixels / 16, 4).flatten(1)
+
+
+class Grid:
+    """Embeds a picture as 48 mean colours."""
+
+    name = "grid"
+    preprocessing = Preprocessing(resize=40, crop=32)
+
+    def weights_sha256(self) -> str:
+        return "0" * 64
+
+    def load(self) -> nn.Module:
+        return _Means()
+
+
+class Maps(Grid):
+    """Forgets to pool."""
+
+    def load(self) -> nn.Module:
+        return nn.Conv2d(3, 4, 3)
+
+
+class Nameless:
+    """Lacks what a backbone has."""
+
+
+class Dashed(Grid):
+    """Has a name that would be read as a crop."""
+
+    name = "a-full"
