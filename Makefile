@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SYSTEM := $(VENV)/.system
 
-.PHONY: demo test e2e bench-orchestration bench-cleaning bench-thresholds bench-groups bench-neighbors deploy lint types install clean
+.PHONY: demo test e2e bench-orchestration bench-cleaning bench-thresholds bench-groups bench-neighbors bench-ingest bench-crops deploy reference lint types install clean
 
 demo: $(READY)
 	$(BIN)/dn2 demo
@@ -32,9 +32,19 @@ bench-groups: $(READY) $(SYSTEM)
 bench-neighbors: $(READY) $(SYSTEM)
 	$(BIN)/python -m benchmarks.neighbors
 
+bench-ingest: $(READY) $(SYSTEM)
+	$(BIN)/python -m benchmarks.ingest
+
+bench-crops: $(READY) $(SYSTEM)
+	$(BIN)/python -m benchmarks.crops
+
 # Needs a running Prefect server (PREFECT_API_URL). Can be repeated.
 deploy: $(READY)
 	$(BIN)/python -m deployments.deploy
+
+# docs/reference.md from the code: after every change of a setting or a column.
+reference: $(READY)
+	$(BIN)/python -m docs.reference
 
 lint: $(READY)
 	$(BIN)/ruff check .

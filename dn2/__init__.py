@@ -34,15 +34,30 @@ if TYPE_CHECKING:
         StoreError,
         WeightsError,
     )
+    from dn2.features.backbones import Backbone
     from dn2.features.embed import embed
     from dn2.groups.bank import open_group_bank
     from dn2.groups.fit import fit_groups
     from dn2.groups.score import score_groups
+    from dn2.house.compact import compact
+    from dn2.house.look import show
+    from dn2.house.prune import prune
+    from dn2.images.decoding import Preprocessing
     from dn2.images.ingest import ingest
     from dn2.neighbors.versions import open_bank, use_version
     from dn2.overview.records import Overview
-    from dn2.overview.show import show
-    from dn2.records import BankVersion, Cleaning, Dataset, Embedded, GroupBankVersion, GroupReport, Growth, Report
+    from dn2.records import (
+        BankVersion,
+        Cleaning,
+        Compacted,
+        Dataset,
+        Embedded,
+        GroupBankVersion,
+        GroupReport,
+        Growth,
+        Pruned,
+        Report,
+    )
     from dn2.reports.export import export
     from dn2.scoring.cleaning import clean
     from dn2.scoring.fit import fit
@@ -75,22 +90,28 @@ _HOMES = {
         "StoreError",
         "WeightsError",
     ),
+    "dn2.features.backbones": ("Backbone",),
     "dn2.features.embed": ("embed",),
     "dn2.groups.bank": ("open_group_bank",),
     "dn2.groups.fit": ("fit_groups",),
     "dn2.groups.score": ("score_groups",),
+    "dn2.house.compact": ("compact",),
+    "dn2.house.look": ("show",),
+    "dn2.house.prune": ("prune",),
+    "dn2.images.decoding": ("Preprocessing",),
     "dn2.images.ingest": ("ingest",),
     "dn2.neighbors.versions": ("open_bank", "use_version"),
     "dn2.overview.records": ("Overview",),
-    "dn2.overview.show": ("show",),
     "dn2.records": (
         "BankVersion",
         "Cleaning",
+        "Compacted",
         "Dataset",
         "Embedded",
         "GroupBankVersion",
         "GroupReport",
         "Growth",
+        "Pruned",
         "Report",
     ),
     "dn2.reports.export": ("export",),
@@ -105,10 +126,12 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AddConfig",
+    "Backbone",
     "BankError",
     "BankVersion",
     "CleanConfig",
     "Cleaning",
+    "Compacted",
     "ConfigError",
     "Dataset",
     "Dn2Error",
@@ -124,6 +147,8 @@ __all__ = [
     "Growth",
     "NotFoundError",
     "Overview",
+    "Preprocessing",
+    "Pruned",
     "RejectedError",
     "Report",
     "SchemaError",
@@ -135,6 +160,7 @@ __all__ = [
     "WeightsError",
     "add",
     "clean",
+    "compact",
     "embed",
     "export",
     "fit",
@@ -142,6 +168,7 @@ __all__ = [
     "ingest",
     "open_bank",
     "open_group_bank",
+    "prune",
     "remove",
     "rethreshold",
     "score",

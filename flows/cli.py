@@ -75,8 +75,9 @@ Find the images that do not look like the normal ones. No training, no labels.
 * what there is: **dn2 show**; an older version of a bank again: **dn2 bank use VERSION --bank parts**
 * what nobody needs any more: **dn2 prune**; many small deliveries as one: **dn2 compact --all**
 
-A source is a folder or any fsspec URL (s3://bucket/prefix), searched recursively for .jpg, .jpeg and .png, or a table
-(.csv, .parquet) that lists images. Everything dn2 keeps lies in one store. A stopped command goes on where it was when
+A source is a folder or any fsspec URL (s3://bucket/prefix), searched recursively for images (.jpg, .png, .webp, .tif,
+.bmp, .gif), a glob ('photos/2026-\*/\*\*'), .tar files, .parquet files with image bytes, or a table (.csv, .parquet)
+that lists images. Everything dn2 keeps lies in one store. A stopped command goes on where it was when
 it is run again. Exit codes: 0 done, 1 failed, 2 wrong use.
 """
 app = typer.Typer(

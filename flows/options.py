@@ -51,7 +51,9 @@ class Clean(StrEnum):
 Source = Annotated[
     str,
     typer.Argument(
-        help="Folder or fsspec URL with images. Or a table that lists some, .csv or .parquet.", show_default=False
+        help="Folder or fsspec URL with images. Or a quoted glob. Or .tar, .parquet with image bytes, or a glob of them. "
+        "Or a table that lists images, .csv or .parquet.",
+        show_default=False,
     ),
 ]
 Store = Annotated[str, typer.Option(help="Folder or fsspec URL where dn2 keeps its files.")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from dn2.config import (
     AddConfig,
@@ -46,7 +46,7 @@ class IngestParameters(Config):
 
     source: str = Field(
         min_length=1,
-        description="Folder or fsspec URL with images, searched recursively; or a table of images, .csv or .parquet.",
+        description="Folder, fsspec URL or glob with images; tar or Parquet files of images; or a table of them.",
     )
     store: str = Field("dn2-store", min_length=1, description="Folder or fsspec URL where dn2 keeps its files.")
     dataset: Name | None = Field(None, description="Name of the dataset. By default derived from the source.")
@@ -170,6 +170,37 @@ class RemoveParameters(Config):
     image_ids: list[str] = Field(
         min_length=1, description="Ids of images in the bank, or of those that calibrate it; reports list them."
     )
+
+
+class CompactParameters(Config):
+    """A store, and which datasets' manifest parts are merged."""
+
+    store: str = Field("dn2-store", min_length=1, description="Folder or fsspec URL where dn2 keeps its files.")
+    dataset: Name | None = Field(None, description="Name of the dataset. By default none, unless all are asked for.")
+    all: bool = Field(False, description="Every dataset of the store.")
+
+    @model_validator(mode="after")
+    def _says_which(self) -> CompactParameters:
+        if self.all == (self.dataset is not None):
+            got = "none" if self.dataset is None else f"{self.dataset!r} and all"
+            raise ConfigError(f"dataset: got {got}, expected the name of a dataset, or all of them (--all)")
+        return self
+
+
+class PruneParameters(Config):
+    """A store, and what of it nobody needs any more."""
+
+    store: str = Field("dn2-store", min_length=1, description="Folder or fsspec URL where dn2 keeps its files.")
+    reports: int | None = Field(
+        None,
+        ge=0,
+        description="Keep so many reports of each bank, cleanings, and lists of rejects of each dataset: the newest "
+        "ones. By default all.",
+    )
+    age: float | None = Field(
+        None, ge=0, description="Remove those that are older than so many days. By default none is too old."
+    )
+    yes: bool = Field(False, description="Remove. By default it is only said what would be removed.")
 
 
 class UseVersionParameters(Config):

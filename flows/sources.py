@@ -22,7 +22,7 @@ class NightlySource(Config):
 
     source: str = Field(
         min_length=1,
-        description="Folder or fsspec URL with images, searched recursively; or a table of images, .csv or .parquet.",
+        description="Folder, fsspec URL or glob with images; tar or Parquet files of images; or a table of them.",
     )
     bank: Name = Field("default", description="Name of the bank to compare them with.")
     dataset: Name | None = Field(None, description="Name of the dataset. By default derived from the source.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dn2.records import BankVersion, Growth
+from dn2.records import BankVersion, Growth, Size
 
 
 def index_in_words(bank: BankVersion) -> str:
@@ -44,6 +44,21 @@ def additions_in_words(growth: Growth) -> str:
         f"already, {growth.copies:,} {'copy' if growth.copies == 1 else 'copies'} not added, "
         f"{growth.rejected:,} rejected"
     )
+
+
+def size_in_words(size: Size) -> str:
+    """Return how much something takes."""
+    return f"{many(size.files, 'file')}, {bytes_in_words(size.bytes)}"
+
+
+def bytes_in_words(count: int) -> str:
+    """Return a number of bytes with three digits, in units of a thousand."""
+    value = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 999.5:
+            return many(count, "byte") if unit == "bytes" else f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:,.4g} TB"
 
 
 def many(count: int, noun: str) -> str:

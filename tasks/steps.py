@@ -29,6 +29,7 @@ from dn2.images.drops import remember as write_look
 from dn2.records import (
     BankVersion,
     Cleaning,
+    Compacted,
     Dataset,
     Embedded,
     EmbeddedShard,
@@ -36,6 +37,7 @@ from dn2.records import (
     GroupReport,
     Growth,
     Look,
+    Pruned,
     Report,
     Scored,
     ScoredShard,
@@ -203,6 +205,20 @@ def use_version(store: str, bank: str, version: str) -> BankVersion | GroupBankV
     """Make a version of a bank the current one."""
     with one_writer(bank), _logged("making version %s of bank %s the current one", version, bank):
         return dn2.use_version(store, bank, version)
+
+
+@task(name="compact", task_run_name="compact-{dataset}", **_STEP)
+def compact(store: str, dataset: str) -> Compacted:
+    """Merge the manifest parts of a dataset."""
+    with _logged("merging the manifest parts of %s", dataset):
+        return dn2.compact(store, dataset=dataset)
+
+
+@task(name="prune", **_STEP)
+def prune(store: str, reports: int | None, age: float | None, *, yes: bool) -> Pruned:
+    """Find what nobody needs any more, and remove it if asked to."""
+    with _logged("%s what nobody needs in %s", "removing" if yes else "looking for", store):
+        return dn2.prune(store, reports=reports, age=age, yes=yes)
 
 
 @task(name="score-groups", **_STEP)

@@ -6,53 +6,28 @@ import ast
 import inspect
 import re
 from pathlib import Path
-from typing import Literal, get_args, get_origin
 
 import pytest
 import typer
-from pydantic.fields import FieldInfo
 
-from dn2.config import (
-    AddConfig,
-    CleanConfig,
-    Config,
-    EmbedConfig,
-    FitConfig,
-    GroupFitConfig,
-    GroupScoreConfig,
-    ScoreConfig,
-    ThresholdConfig,
-)
-from dn2.store import layout
+from dn2.store import layout, schemas
 from dn2.store.schemas import (
-    CELLS,
     CLEANING,
     EMBEDDINGS,
-    FOUND,
     GROUP_CALIBRATION,
     GROUPS,
     MANIFEST,
     MEMBERS,
     REPORT,
+    SCHEMAS,
     Schema,
 )
-from flows import parameters
+from docs.reference import make_page
 from flows.cli import app
 from flows.sources import NightlySource, SourcesFile, WatchedPrefix
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "deployments" / "README.md"])
-SETTINGS = (
-    EmbedConfig,
-    CleanConfig,
-    FitConfig,
-    AddConfig,
-    ScoreConfig,
-    ThresholdConfig,
-    GroupFitConfig,
-    GroupScoreConfig,
-    parameters.TellConfig,
-)
 
 
 def text_of(page: str) -> str:
@@ -130,64 +105,42 @@ def test_columns_listed_are_those_of_the_schema_in_order(page: str, schema: Sche
     assert names_in(first_cells(text_of(page), "column")) == schema.columns.names
 
 
-def test_columns_listed_for_files_of_the_store_are_those_of_their_schemas_in_order():
-    rows = re.findall(r"^\| (`[^|]*\.parquet`) \| (.*) \|$", text_of("docs/store.md"), re.MULTILINE)
-    listed = {file: names_in([columns]) for file, columns in rows}
-    assert listed["`.cells.parquet`"] == CELLS.columns.names
-    assert listed["`found-<segments>/part-NNNNN.parquet`"] == FOUND.columns.names
-
-
 def test_columns_listed_for_groups_are_those_of_their_three_schemas():
     names = [*GROUP_CALIBRATION.columns.names, *GROUPS.columns.names, *MEMBERS.columns.names]
     assert names_in(first_cells(text_of("docs/groups.md"), "column")) == names
 
 
-def limits_of(field: FieldInfo) -> str:
-    """The values a setting may have, in words."""
-    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-    words = [f"`{choice}`" for choice in choices]
-    signs = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    for limit in field.metadata:
-        words += [f"{sign} {getattr(limit, name):,}" for name, sign in signs.items() if hasattr(limit, name)]
-    return ", ".join(words)
+def test_reference_is_what_the_code_says():
+    """If it is not: `make reference` writes it anew."""
+    assert text_of("docs/reference.md") == make_page()
 
 
-def table_of(model: type[Config]) -> str:
-    """The table of a model's settings as docs/settings.md must hold it."""
-    lines = ["| setting | default | limits | what it does |", "|---|---|---|---|"]
-    for name, field in model.model_fields.items():
-        kind = type(field.default).__name__
-        default = f"[{kind}](#{kind.lower()})" if isinstance(field.default, Config) else f"`{field.default}`"
-        lines.append(f"| `{name}` | {default} | {limits_of(field)} | {field.description} |")
-    return "\n".join(lines)
+def test_reference_describes_every_schema_column_and_setting():
+    """In a sentence, not by nothing."""
+    assert [one.name for one in SCHEMAS] == list(dict.fromkeys(one.name for one in SCHEMAS))
+    for schema in SCHEMAS:
+        assert re.fullmatch(r"[A-Z].*\.", schema.row), schema.name
+        assert [name for name in schema.columns.names if not schema.describe(name)] == []
+    assert re.findall(r"^\| .*\| (?:None)? \|$", text_of("docs/reference.md"), re.MULTILINE) == []
 
 
-@pytest.mark.parametrize("model", SETTINGS)
-def test_settings_page_holds_every_field_with_default_limits_and_description(model: type[Config]):
-    """Paste the table that this test prints when a setting has changed."""
-    title = f"## {model.__name__}\n"
-    text = text_of("docs/settings.md")
-    section = text[text.index(title) + len(title) :].partition("\n## ")[0]
-    assert "\n".join(re.findall(r"^\|.*$", section, re.MULTILINE)) == table_of(model)
+def test_every_schema_of_the_store_is_in_the_reference():
+    named = {one.name for one in vars(schemas).values() if isinstance(one, schemas.Schema)}
+    assert set(re.findall(r"^### (dn2\.\w+)$", text_of("docs/reference.md"), re.MULTILINE)) == named
 
 
-def test_settings_page_has_a_section_for_every_model_of_settings():
-    groups = {
-        field.annotation.__name__
-        for model in (
-            parameters.TrainParameters,
-            parameters.AddParameters,
-            parameters.ScoreParameters,
-            parameters.TrainGroupsParameters,
-            parameters.ScoreGroupsParameters,
-            SourcesFile,
-            ScoreConfig,
-        )
-        for field in model.model_fields.values()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Config)
-    }
-    assert groups == {model.__name__ for model in SETTINGS}
-    assert set(re.findall(r"^## (\w+Config)$", text_of("docs/settings.md"), re.MULTILINE)) == groups
+def test_files_of_schemas_lie_where_the_layout_says():
+    """Below one of the store's paths, which are compared with the layout elsewhere."""
+    listed = names_in(first_cells(text_of("docs/store.md"), "path"))
+    places = [path.replace("<segment>", "banks/<name>/segments/<fingerprint>") for path in listed]
+    assert [one.name for one in SCHEMAS if not any(one.path.startswith(place) for place in places)] == []
+
+
+def test_settings_page_leads_to_every_group_of_settings():
+    sections = text_of("docs/reference.md").partition("\n## Settings\n")[2].partition("\n## ")[0]
+    linked = re.findall(r"^\| \[(\w+Config)\]\(reference\.md#", text_of("docs/settings.md"), re.MULTILINE)
+    assert linked == re.findall(r"^### (\w+)$", sections, re.MULTILINE)
+    assert {"EmbedConfig", "ScoreConfig", "TellConfig"} <= set(linked)
 
 
 def test_nightly_page_names_every_field_of_the_sources_file():
@@ -261,7 +214,7 @@ def test_reject_reasons_explained_are_reasons_of_the_code():
     source = literals()
     explained = names_in(first_cells(text_of("docs/embeddings.md"), "reason"))
     parts = [part.strip() for reason in explained for part in reason.split("...") if part.strip()]
-    assert len(parts) >= len(explained) == 9
+    assert len(parts) >= len(explained) == 12
     assert [part for part in parts if part not in source] == []
 
 

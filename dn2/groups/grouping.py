@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dn2.errors import ConfigError
+from dn2.images.opening import tells_groups
 from dn2.neighbors.segments import keys
 from dn2.records import Embedded, EmbeddedShard
 from dn2.scoring.rows import living_rows
-from dn2.store.foreign import is_table
 from dn2.store.storage import Store
 
 _COLUMNS = ["group_id", "label", "content_sha256", "reject_reason"]
@@ -23,12 +23,12 @@ _UNGROUPED = (
 
 
 def check_grouped(source: str, pattern: str | None) -> None:
-    """Refuse, before anything is embedded, a folder of which nothing says what its groups are.
+    """Refuse, before anything is embedded, a source of which nothing says what its groups are.
 
     Raises:
-        ConfigError: it is no table, and the pattern has no {group_id}.
+        ConfigError: it is neither table nor tar, and the pattern has no {group_id}.
     """
-    if not is_table(source) and "{group_id}" not in (pattern or ""):
+    if not tells_groups(source) and "{group_id}" not in (pattern or ""):
         raise ConfigError(_UNGROUPED.format(source))
 
 

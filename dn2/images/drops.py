@@ -11,7 +11,8 @@ from typing import Literal
 
 from dn2.config import fingerprint
 from dn2.errors import SchemaError
-from dn2.images.source import ListedFile, Source
+from dn2.images.folder import FolderSource
+from dn2.images.source import ListedFile
 from dn2.progress import advance
 from dn2.records import Drop, GroupReport, Look, Report, SeenDrop
 from dn2.store import layout
@@ -58,7 +59,7 @@ def find_drops(
         NotFoundError: there is no such prefix.
         SourceError: it cannot be listed.
     """
-    source = Source.open(prefix)
+    source = FolderSource.open(prefix)
     found: dict[str, _Listing] = {} if unit == "folder" else {"": _Listing()}
     loose = 0
     for file in source.walk(also=marker, without=without):
@@ -156,7 +157,7 @@ def look(
         StoreError: the store cannot be read.
     """
     store = Store.open(store)
-    uri = Source.open(prefix).uri
+    uri = FolderSource.open(prefix).uri
     watch = fingerprint([uri, bank, unit, marker])
     drops, loose = find_drops(uri, unit=unit, marker=marker, bank=bank, without=store.uri)
     due, remembered = complete(

@@ -12,11 +12,11 @@ from logging import getLogger
 from typing import Any
 
 from dn2.config import check_name
-from dn2.errors import ConfigError, EmptySourceError, SourceError
+from dn2.errors import ConfigError, EmptySourceError
 from dn2.images.manifest import ManifestIndex, part_names
+from dn2.images.opening import open_source
 from dn2.images.pattern import Pattern, below
-from dn2.images.source import SUFFIXES, ListedFile, Source
-from dn2.images.tables import TableSource, open_source
+from dn2.images.source import ListedFile, Source
 from dn2.progress import advance
 from dn2.records import Dataset
 from dn2.store import layout
@@ -56,11 +56,11 @@ def ingest(
     that did not change writes nothing. The listing is streamed through a temporary file: memory does not grow with it.
 
     Args:
-        source: folder or fsspec URL with images (.jpg, .jpeg, .png), searched recursively; or a table of images, which
-            ends in .csv or .parquet.
+        source: where the images are: a folder or fsspec URL, searched recursively; a glob; a .tar, or a glob of them; a
+            .parquet with image bytes, or a glob of them; or a .csv or .parquet that lists images.
         store: where dn2 keeps its files.
         dataset: name of the dataset; by default derived from the source's URI.
-        pattern: what the paths below a folder say about group and label, see `dn2.images.pattern`. It is not written
+        pattern: what the paths below the source say about group and label, see `dn2.images.pattern`. It is not written
             down: another one changes nothing but how the images are read from now on.
         split: only the rows of a table whose column `split` has this value.
 
@@ -72,12 +72,12 @@ def ingest(
         EmptySourceError: it holds no image.
         SourceError: it cannot be listed, or two of its images have the same URI.
         ConfigError: the name is no valid name, or belongs to a dataset of another source; the pattern is none, or fits
-            no image; the table is none, or says two things about one image.
+            no image; a file of images or the table is none, or says two things about one image.
         StoreError: the store cannot be written.
     """
     expected = None if pattern is None else Pattern.parse(pattern)
     opened, store = open_source(source, split=split), Store.open(store)
-    if expected is not None and isinstance(opened, TableSource):
+    if expected is not None and not opened.takes_pattern:
         raise ConfigError(
             f"source {opened.uri}: got the pattern {pattern!r} with a table, expected its columns group_id and label "
             f"to say what is known; leave the pattern out"
@@ -155,31 +155,32 @@ def _counted(files: Iterator[ListedFile], source: str, pattern: Pattern | None, 
         yield file
 
 
-def _check_listing(
-    opened: Source | TableSource, index: ManifestIndex, images: int, pattern: str | None, seen: _Seen
-) -> None:
+def _check_listing(opened: Source, index: ManifestIndex, images: int, pattern: str | None, seen: _Seen) -> None:
     """Refuse a listing that says two things about one image, or that says nothing."""
-    is_table = isinstance(opened, TableSource)
-    clash = index.clash() if is_table else None
+    if seen.files > images:
+        _check_twice(opened, index)
+    if not images:
+        raise EmptySourceError(
+            f"source {opened.uri}: got no image ({opened.ignored} other files), expected {opened.expected}"
+        )
+    if seen.ungrouped == seen.files and pattern is not None:
+        raise ConfigError(
+            f"source {opened.uri}: got the pattern {pattern!r}, which fits no image there, expected one that fits "
+            f"paths such as {seen.example!r}"
+        )
+
+
+def _check_twice(opened: Source, index: ManifestIndex) -> None:
+    uri = index.twice()
+    wrong = None if uri is None else opened.twice(uri)
+    if wrong is not None:
+        raise wrong
+    clash = index.clash()
     if clash is not None:
         uri, *both = clash
         first, second = (f"group_id {group_id!r} and label {label!r}" for group_id, label in both)
         raise ConfigError(
             f"table {opened.uri}: got {uri} with {first}, and again with {second}: expected one row for each image"
-        )
-    if seen.files > images and not is_table:
-        raise SourceError(
-            f"source {opened.uri}: got {seen.files} images with {images} different URIs: names that are not UTF-8 are "
-            f"written like names that other images have; rename them"
-        )
-    if not images:
-        suffixes = ", ".join("*" + suffix for suffix in SUFFIXES)
-        expected = "a row for each image" if is_table else f"files named {suffixes} in it or below it"
-        raise EmptySourceError(f"source {opened.uri}: got no image ({opened.ignored} other files), expected {expected}")
-    if seen.ungrouped == seen.files and pattern is not None:
-        raise ConfigError(
-            f"source {opened.uri}: got the pattern {pattern!r}, which fits no image there, expected one that fits "
-            f"paths such as {seen.example!r}"
         )
 
 

@@ -8,15 +8,17 @@ import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from dn2.errors import SchemaError
 from dn2.images.source import ListedFile
 from dn2.store import layout
 from dn2.store.schemas import MANIFEST
 from dn2.store.storage import Store
-from dn2.store.tables import iter_rows
+from dn2.store.tables import iter_rows, read_config
 
-_PART = re.compile(r"\d+-[0-9a-f]{16}\.parquet")
+_PART = re.compile(r"(\d+)-[0-9a-f]{16}(-all)?\.parquet")
 _TABLES = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
@@ -26,7 +28,7 @@ CREATE TABLE known (
 ) WITHOUT ROWID;
 CREATE TABLE found (
     uri TEXT PRIMARY KEY, version TEXT, size INTEGER, group_id TEXT, label TEXT,
-    clashes INTEGER DEFAULT 0, other_group_id TEXT, other_label TEXT
+    times INTEGER DEFAULT 1, clashes INTEGER DEFAULT 0, other_group_id TEXT, other_label TEXT
 ) WITHOUT ROWID;
 """
 # The same row written twice, by two ingests at once, is folded into the first.
@@ -40,16 +42,83 @@ INSERT INTO known VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (uri) DO UPDATE SET
 # The same file listed twice is one image; with another group or label it is a clash, of which one example is kept.
 _FIND = """
 INSERT INTO found (uri, version, size, group_id, label) VALUES (?, ?, ?, ?, ?) ON CONFLICT (uri) DO UPDATE SET
-    clashes = 1, other_group_id = excluded.group_id, other_label = excluded.label
-    WHERE NOT clashes AND (found.group_id IS NOT excluded.group_id OR found.label IS NOT excluded.label)
+    times = times + 1,
+    other_group_id = iif(clashes, other_group_id, excluded.group_id),
+    other_label = iif(clashes, other_label, excluded.label),
+    clashes = clashes OR found.group_id IS NOT excluded.group_id OR found.label IS NOT excluded.label
 """
 Grouping = tuple[str | None, str | None]  # group_id and label
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The manifest parts of a dataset that lie in a store.
+
+    Attributes:
+        counted: names of those that make the dataset, oldest first.
+        replaced: names of those that a merged part stands for, and of that merged part.
+    """
+
+    counted: tuple[str, ...]
+    replaced: dict[str, str]
+
+
 def part_names(store: Store, dataset: str) -> tuple[str, ...]:
-    """Return the names of a dataset's manifest parts, oldest first; an unknown dataset has none."""
-    names = store.names(layout.manifests(dataset))
-    return tuple(name.removesuffix(".parquet") for name in names if _PART.fullmatch(name))
+    """Return the names of a dataset's manifest parts, oldest first; an unknown dataset has none.
+
+    Parts that a merged part stands for are left out.
+
+    Raises:
+        SchemaError: a merged part is damaged.
+    """
+    return all_parts(store, dataset).counted
+
+
+def all_parts(store: Store, dataset: str) -> Parts:
+    """Return the manifest parts of a dataset that count, and those that a merged part stands for.
+
+    A merged part stands where the last part stood that it was made of: before a part of the same number that it does
+    not know, which an ingest at the same time wrote.
+
+    Raises:
+        SchemaError: a merged part is damaged.
+    """
+    found = [match for name in store.names(layout.manifests(dataset)) if (match := _PART.fullmatch(name))]
+    found.sort(key=lambda match: (int(match[1]), match[2] is None, match[0]))
+    names = [match[0].removesuffix(".parquet") for match in found]
+    replaced: dict[str, str] = {}
+    contents = {name: _named(store, dataset, name, "replaces") for name in names if is_merged(name)}
+    for name, content in contents.items():
+        replaced = dict.fromkeys(content, name) | replaced  # the first merge has replaced it
+        for other, more in contents.items():  # two merges at once: the one that knows less is a part of the other
+            if other != name and (set(content) < set(more) or (set(content) == set(more) and name < other)):
+                replaced[name] = other
+    return Parts(
+        tuple(name for name in names if name not in replaced), {n: replaced[n] for n in names if n in replaced}
+    )
+
+
+def is_merged(part: str) -> bool:
+    """Return whether a manifest part was made of others, by its name."""
+    return part.endswith("-all")
+
+
+def made_of(store: Store, dataset: str, part: str) -> tuple[str, ...]:
+    """Return the names of the manifest parts that a merged part was made of, oldest first.
+
+    Raises:
+        NotFoundError: there is no such part.
+        SchemaError: it is damaged, or does not say.
+    """
+    return _named(store, dataset, part, "made_of")
+
+
+def _named(store: Store, dataset: str, part: str, field: str) -> tuple[str, ...]:
+    path = layout.manifest(dataset, part)
+    names = read_config(store, path, MANIFEST).get(field)
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise SchemaError(f"{store.uri_of(path)}: got {field} = {names!r:.60}, expected the names of manifest parts")
+    return tuple(names)
 
 
 def image_id(uri: str, version: str) -> str:
@@ -98,6 +167,12 @@ class ManifestIndex:
         ((count,),) = self._database.execute("SELECT count(*) FROM found")
         return int(count)
 
+    def twice(self) -> str | None:
+        """Return a URI that was listed more than once; None if there is none."""
+        for (uri,) in self._database.execute("SELECT uri FROM found WHERE times > 1 LIMIT 1"):
+            return str(uri)
+        return None
+
     def clash(self) -> tuple[str, Grouping, Grouping] | None:
         """Return a URI that was listed with two different groups or labels, and both; None if there is none."""
         query = "SELECT uri, group_id, label, other_group_id, other_label FROM found WHERE clashes LIMIT 1"
@@ -129,4 +204,5 @@ class ManifestIndex:
 
     def live_rows(self) -> Iterator[tuple[int, int]]:
         """Yield (number of the part, row in it) of every image that the dataset holds now, in order."""
-        yield from self._database.execute("SELECT part, row FROM known WHERE present ORDER BY part, row")
+        rows = self._database.execute("SELECT part, row FROM known WHERE present ORDER BY part, row")
+        yield from iter(rows.fetchone, None)  # the cursor itself would be closed by a reader that stops early

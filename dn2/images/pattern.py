@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from dn2.errors import ConfigError
+from dn2.images.globs import root_of
 
 FIELDS = ("group_id", "label")
 _EXAMPLE = "{label}/{group_id}/*"
@@ -72,8 +73,20 @@ def check_pattern(text: str) -> str:
 
 
 def below(uri: str, source: str) -> str:
-    """Return the path of an image below its source: what a pattern is compared with."""
-    return uri.removeprefix(source).lstrip("/")
+    """Return the path of an image below its source: what a pattern is compared with.
+
+    Below a glob it begins at the glob's root. An image in a tar lies below the tar, as if that were a folder.
+
+    Args:
+        uri: of the image.
+        source: URI of the source.
+    """
+    path = uri.removeprefix(source)
+    if path == uri or (path and path[0] not in "/#" and not source.endswith("/")):  # not below it: a glob
+        path = uri.removeprefix(root_of(source))
+        if source.lower().endswith(".tar"):
+            path = path.replace("#", "/", 1)
+    return path.removeprefix("#").lstrip("/")
 
 
 def _wrong(text: str, tokens: list[str], fields: tuple[str, ...]) -> str:

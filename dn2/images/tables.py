@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import stat
@@ -13,63 +12,17 @@ from pathlib import Path, PurePosixPath
 from typing import cast
 
 from dn2.config import short
-from dn2.errors import ConfigError, SourceError
-from dn2.images.source import (
-    ABSENT,
-    ListedFile,
-    Source,
-    VanishedError,
-    dataset_name,
-    local_version,
-    version_and_size,
-)
-from dn2.store.files import Location, Locator, joined, locate, translated
-from dn2.store.foreign import is_table, iter_foreign_rows
+from dn2.errors import ConfigError, Dn2Error, SourceError
+from dn2.images.source import ABSENT, ListedFile, VanishedError, dataset_name
+from dn2.store.files import NO_FILE, Location, Locator, joined, translated
+from dn2.store.foreign import iter_foreign_rows
+from dn2.store.versions import local_version, version_and_size
 
 _COLUMNS = ("uri", "group_id", "label", "split")
 _THREADS, _AHEAD = 16, 256  # that look up remote files, and rows that wait for them
-_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _LONGEST = 4_096  # characters of a cell
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 _FEW = 10  # splits that a message names
-
-
-def open_source(url: str | os.PathLike[str], *, split: str | None = None) -> Source | TableSource:
-    """Return the source at a folder, an image file, a table or an fsspec URL.
-
-    Args:
-        url: a file that ends in .csv or .parquet is a table; a folder may be called so, too.
-        split: only the rows of a table whose column `split` has this value.
-
-    Raises:
-        ConfigError: the URL's protocol is unknown, or a split of something else than a table was asked for.
-        NotFoundError: nothing is there.
-        SourceError: it cannot be reached.
-    """
-    if is_table(os.fspath(url)):
-        location = locate(url)
-        if location.fs.isfile(location.path):
-            return TableSource(location, split=split)
-    if split is not None:
-        raise ConfigError(
-            f"source {locate(url).uri}: got split {split!r}, expected a table that ends in .csv or .parquet: "
-            f"only tables have splits"
-        )
-    return Source.open(url)
-
-
-def reader_of(uri: str) -> Source | TableSource:
-    """Return the source of a dataset to read its images from. A table is not read again, and may be gone.
-
-    Raises:
-        NotFoundError: nothing is there.
-        SourceError: it cannot be reached.
-    """
-    if is_table(uri):
-        location = locate(uri)
-        if not location.fs.isdir(location.path):
-            return TableSource(location)
-    return Source.open(uri)
 
 
 class TableSource:
@@ -80,9 +33,11 @@ class TableSource:
         ignored: 0: whatever a table lists is wanted.
     """
 
+    takes_pattern = False
+
     def __init__(self, location: Location, *, split: str | None = None) -> None:
         self._location = location
-        self._split = split
+        self._split = Split(split)
         self._locator = Locator()
         self.uri = location.uri
         self.ignored = 0
@@ -95,10 +50,12 @@ class TableSource:
     @property
     def default_name(self) -> str:
         """Name for its dataset: the table's name, the split, and 8 hex digits of URI and split."""
-        name = PurePosixPath(self._location.path).name
-        if self._split is None:
-            return dataset_name(name, self.uri)
-        return dataset_name(f"{name[:20]} {self._split}", [self.uri, self._split])
+        return self._split.named(PurePosixPath(self._location.path).name, self.uri)
+
+    @property
+    def expected(self) -> str:
+        """What it should hold."""
+        return "a row for each image"
 
     def walk(self, *, without: str = "") -> Iterator[ListedFile]:
         """Yield a file for each row, in no fixed order; one that is not there has the version ABSENT.
@@ -128,36 +85,16 @@ class TableSource:
 
     def _rows(self) -> Iterator[tuple[Location, str | None, str | None]]:
         """Yield where the image of each wanted row lies, its group and its label."""
-        others: set[str] = set()
-        number = found = 0
-        required = ("uri",) if self._split is None else ("uri", "split")
+        number = 0
+        required = ("uri", *self._split.required)
         for rows in iter_foreign_rows(self._location, _COLUMNS, required=required):
             nothing: list[str | None] = [None] * len(rows["uri"])
             for uri, group_id, label, split in zip(*(rows.get(name, nothing) for name in _COLUMNS), strict=True):
                 number += 1
-                self._check_cells(number, uri=uri, group_id=group_id, label=label, split=split)
-                if self._split is not None and split != self._split:
-                    if split and len(others) < _FEW:
-                        others.add(split)
-                    continue
-                found += 1
-                yield self._place(uri, number), group_id or None, label or None
-        if self._split is not None and not found:
-            raise ConfigError(
-                f"table {self.uri}: got split {self._split!r}, which no row has, expected one of those there are: "
-                f"{', '.join(repr(one) for one in sorted(others)) or 'none'}"
-            )
-
-    def _check_cells(self, number: int, **cells: str | None) -> None:
-        """Refuse cells that are no names: in a CSV, a quote that is not closed makes one cell of many rows."""
-        for name, cell in cells.items():
-            lines = len(_LINE_BREAK.split(cell)) if cell and self.uri.lower().endswith(".csv") else 1
-            if lines > (2 if name == "uri" else 1) or len(cell or "") > _LONGEST:
-                raise ConfigError(
-                    f"table {self.uri}: row {number} (the header is not counted): got the {name} {short(cell)} of "
-                    f"{len(cell or '')} characters and {lines} lines, expected one line of at most {_LONGEST}: is a "
-                    f"quote not closed?"
-                )
+                check_cells(self.uri, number, uri=uri, group_id=group_id, label=label, split=split)
+                if self._split.takes(split):
+                    yield self._place(uri, number), group_id or None, label or None
+        self._split.check(self.uri)
 
     def _place(self, uri: str | None, number: int) -> Location:
         row = f"table {self.uri}: row {number} (the header is not counted)"
@@ -176,13 +113,22 @@ class TableSource:
             found = ABSENT, -1
         return ListedFile(place.uri, *found, group_id, label)
 
-    def read(self, uri: str) -> bytes:
+    def read(self, uri: str, version: str = "") -> bytes:
         """Return the bytes of a file that the table lists. Safe to call from several threads.
+
+        Args:
+            uri: of the file.
+            version: not used: that a file changed is seen by its size.
 
         Raises:
             VanishedError: the file is gone, but its folder or bucket is still there.
             SourceError: it cannot be read: a fault that may pass.
         """
+        if uri.startswith(f"{self.uri}#"):
+            raise SourceError(
+                f"source {self.uri}: got no Parquet file of image bytes, which it was when {uri} was listed, expected "
+                f"it to be there: put it back, or run the command again"
+            )
         place = self._locator.locate(uri)
         try:
             with translated(SourceError, f"source {self.uri}: cannot read {uri}"):
@@ -208,13 +154,79 @@ class TableSource:
                 f"drive or a bucket, make it reachable, else take the row out of the table; then run the same command"
             )
 
+    def twice(self, uri: str) -> Dn2Error | None:
+        """Return nothing: the same row twice is one image."""
+
+
+class Split:
+    """Which rows of a table are wanted: those whose column `split` has one value, or all.
+
+    Attributes:
+        value: what was asked for; None: all rows.
+        required: the columns that this needs.
+    """
+
+    def __init__(self, value: str | None) -> None:
+        self.value = value
+        self.required = () if value is None else ("split",)
+        self._others: set[str] = set()
+        self._found = False
+
+    def takes(self, split: str | None) -> bool:
+        """Return True if a row with this split is wanted."""
+        if self.value is None or split == self.value:
+            self._found = True
+            return True
+        if split and len(self._others) < _FEW:
+            self._others.add(split)
+        return False
+
+    def check(self, uri: str) -> None:
+        """Refuse a split that no row had.
+
+        Raises:
+            ConfigError: there was none; the message names some that are there.
+        """
+        if self.value is not None and not self._found:
+            raise ConfigError(
+                f"table {uri}: got split {self.value!r}, which no row has, expected one of those there are: "
+                f"{', '.join(repr(one) for one in sorted(self._others)) or 'none'}"
+            )
+
+    def named(self, words: str, uri: str) -> str:
+        """Return the name of a dataset of these rows."""
+        if self.value is None:
+            return dataset_name(words, uri)
+        return dataset_name(f"{words[:20]} {self.value}", [uri, self.value])
+
+
+def check_cells(table: str, number: int, **cells: str | None) -> None:
+    """Refuse cells that are no names: in a CSV, a quote that is not closed makes one cell of many rows.
+
+    Args:
+        table: its URI.
+        number: of the row, counted from 1.
+        **cells: what it says, by column.
+
+    Raises:
+        ConfigError: a cell is too long, or has too many lines.
+    """
+    for name, cell in cells.items():
+        lines = len(_LINE_BREAK.split(cell)) if cell and table.lower().endswith(".csv") else 1
+        if lines > (2 if name == "uri" else 1) or len(cell or "") > _LONGEST:
+            raise ConfigError(
+                f"table {table}: row {number} (the header is not counted): got the {name} {short(cell)} of "
+                f"{len(cell or '')} characters and {lines} lines, expected one line of at most {_LONGEST}: is a "
+                f"quote not closed?"
+            )
+
 
 def _local_file(place: Location) -> tuple[str, int] | None:
     """Return version and size of a regular file; None if there is none: reading a pipe may wait for ever."""
     try:
         status = os.stat(place.path)  # noqa: PTH116  (a Path interns every name: slower, and memory for each)
     except OSError as error:
-        if error.errno in _NO_FILE:
+        if error.errno in NO_FILE:
             return None
         raise
     return (local_version(status), status.st_size) if stat.S_ISREG(status.st_mode) else None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from dn2.records import BankVersion, Cleaning, GroupBankVersion, GroupReport, Report
+from dn2.records import BankVersion, Cleaning, GroupBankVersion, GroupReport, Pruned, Report, Size
+from dn2.records.house import NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class DatasetOverview:
         images: images in it, as counted by the last listing that found a change; None where nobody wrote that down.
         parts: manifest parts; none if its first listing has not ended.
         changed: when the last of them was written.
+        size: what its manifest parts take, with those that were merged.
         error: why some of this is not known.
     """
 
@@ -28,7 +30,25 @@ class DatasetOverview:
     images: int | None = None
     parts: int = 0
     changed: datetime | None = None
+    size: Size = NOTHING
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderOverview:
+    """An embedder that has embedded anything.
+
+    Attributes:
+        name: its id.
+        shards: how many shards, of all datasets.
+        size: what they take, with thumbnails and probes.
+        used_by: versions of banks that it made, each as bank and version.
+    """
+
+    name: str
+    shards: int = 0
+    size: Size = NOTHING
+    used_by: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +81,7 @@ class BankOverview:
         kind: images or groups; None where no version says so.
         current: the version that it points at; None if its first training has not ended.
         versions: the last one written first.
+        size: what all of them take.
         error: why some of this is not known.
     """
 
@@ -68,6 +89,7 @@ class BankOverview:
     kind: str | None = None
     current: str | None = None
     versions: tuple[VersionOverview, ...] = ()
+    size: Size = NOTHING
     error: str | None = None
 
 
@@ -96,12 +118,16 @@ class ReportsOverview:
         bank: the bank's name.
         count: how many there are.
         newest: some of them, the last one first.
+        size: what all of them take.
+        scores: what the scores take of which they are made.
         error: why they are not known.
     """
 
     bank: str
     count: int = 0
     newest: tuple[ReportOverview, ...] = ()
+    size: Size = NOTHING
+    scores: Size = NOTHING
     error: str | None = None
 
 
@@ -129,10 +155,12 @@ class CleaningsOverview:
     Attributes:
         count: how many there are.
         newest: some of them, the last one first.
+        size: what all of them take.
     """
 
     count: int = 0
     newest: tuple[CleaningOverview, ...] = ()
+    size: Size = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +173,10 @@ class Overview:
         banks: by name.
         reports: by the name of their bank.
         cleanings: of all datasets.
+        embedders: by name.
+        size: of everything.
+        stale: what nobody needs any more, but for shards of vanished images; None if it is not known.
+        stale_error: why it is not known.
     """
 
     store: str
@@ -152,6 +184,10 @@ class Overview:
     banks: tuple[BankOverview, ...]
     reports: tuple[ReportsOverview, ...]
     cleanings: CleaningsOverview
+    embedders: tuple[EmbedderOverview, ...] = ()
+    size: Size = NOTHING
+    stale: Pruned | None = None
+    stale_error: str | None = None
 
     @property
     def errors(self) -> tuple[str, ...]:
@@ -162,4 +198,5 @@ class Overview:
         for reports in self.reports:
             found += [reports.error, *(report.error for report in reports.newest)]
         found += [cleaning.error for cleaning in self.cleanings.newest]
-        return tuple(error for error in found if error is not None)
+        told = tuple(error for error in found if error is not None)
+        return told or (() if self.stale_error is None else (self.stale_error,))  # which is one of those, if any

@@ -14,11 +14,13 @@ from dn2.config import check_name
 from dn2.errors import ConfigError, Dn2Error, NotFoundError, StoreError
 from dn2.images.manifest import part_names
 from dn2.neighbors.versions import current_version, open_version, version_names
+from dn2.overview.inventory import Inventory
 from dn2.overview.records import (
     BankOverview,
     CleaningOverview,
     CleaningsOverview,
     DatasetOverview,
+    EmbedderOverview,
     Overview,
     ReportOverview,
     ReportsOverview,
@@ -55,8 +57,8 @@ class _Origin:
     images: int | None = None
 
 
-def show(store: str | os.PathLike[str] | Store, *, newest: int = 10) -> Overview:
-    """Return what lies in a store: datasets, banks with all their versions, reports and cleanings.
+def show(store: str | os.PathLike[str] | Store, *, newest: int = 10, seen: Inventory | None = None) -> Overview:
+    """Return what lies in a store: datasets, embedders, banks with all their versions, reports and cleanings.
 
     Nothing is written. Of Parquet files only footers are read, of reports and cleanings only the newest ones; the
     others are looked up, to count them and to know when they were written.
@@ -64,6 +66,7 @@ def show(store: str | os.PathLike[str] | Store, *, newest: int = 10) -> Overview
     Args:
         store: where dn2 keeps its files.
         newest: how many reports of each bank, and cleanings, to read.
+        seen: what a walk over the store has just seen, if there was one.
 
     Raises:
         ConfigError: `newest` is negative.
@@ -80,13 +83,36 @@ def show(store: str | os.PathLike[str] | Store, *, newest: int = 10) -> Overview
             f"store {store.uri}: got nothing that dn2 has made, expected datasets, banks or reports; check --store, or "
             f"begin with dn2 train"
         )
+    seen = Inventory.of(store) if seen is None else seen
+    told = tuple(replace(_bank(store, name), size=seen.size("banks", name)) for name in banks)
     return Overview(
         store.uri,
-        datasets=tuple(_each(store, lambda name: _dataset(store, name), datasets)),
-        banks=tuple(_bank(store, name) for name in banks),
-        reports=tuple(reports for name in reported if (reports := _reports(store, name, newest)) is not None),
-        cleanings=_cleanings(store, cleaned, newest),
+        datasets=tuple(
+            replace(found, size=seen.size("manifests", name))
+            for name, found in zip(datasets, _each(store, lambda name: _dataset(store, name), datasets), strict=True)
+        ),
+        banks=told,
+        reports=tuple(
+            replace(found, size=seen.size("reports", name), scores=seen.size("scores", name))
+            for name in reported
+            if (found := _reports(store, name, newest)) is not None
+        ),
+        cleanings=replace(_cleanings(store, cleaned, newest), size=seen.size("cleaning")),
+        embedders=tuple(_embedder(name, seen, told) for name in seen.below("embeddings")),
+        size=seen.total,
     )
+
+
+def _embedder(name: str, seen: Inventory, banks: Sequence[BankOverview]) -> EmbedderOverview:
+    used_by = tuple(
+        (bank.name, version.version)
+        for bank in banks
+        for version in bank.versions
+        if version.made is not None and version.made.embedder == name
+    )
+    files = (file.path.split("/") for file in seen.files["embeddings"])
+    shards = sum(path[1] == name and len(path) > 3 and not path[-1].endswith(".thumbnails.parquet") for path in files)
+    return EmbedderOverview(_legible(name), shards, seen.size("embeddings", name), used_by)
 
 
 def _legible(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import fsspec
 
 from dn2.errors import ConfigError, Dn2Error, NotFoundError, SourceError
 
+NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)  # errors that say that nothing is there
 _BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 
 
@@ -91,9 +93,13 @@ def locate(url: str | os.PathLike[str]) -> Location:
     if "://" not in text:
         path = _absolute(text)
         return Location(fsspec.filesystem("file"), path, f"file://{path}")
-    if urlsplit(text).password:
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise ConfigError(f"URL {text!r} cannot be opened: {error}") from error
+    if parts.password:
         raise ConfigError(
-            f"URL of {urlsplit(text).hostname}: got a password in it, which would be written into every file; "
+            f"URL of {parts.hostname}: got a password in it, which would be written into every file; "
             f"expected it in fsspec's own configuration"
         )
     try:
@@ -106,6 +112,16 @@ def locate(url: str | os.PathLike[str]) -> Location:
             f"URL {text!r}: got no bucket, expected for example {text.partition('://')[0]}://bucket/prefix"
         )
     return Location(fs, path, text.rstrip("/") if path else text)
+
+
+def kind_of(place: Location) -> str | None:
+    """Return "file" or "directory"; None if nothing is there."""
+    try:
+        return str(place.fs.info(place.path)["type"])
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) or error.errno in NO_FILE:
+            return None
+        raise
 
 
 def _without_scheme(url: str) -> str:

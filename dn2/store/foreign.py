@@ -16,7 +16,7 @@ from dn2.store.tables import ROW_GROUP
 
 FORMS = (".csv", ".parquet")
 TextColumns = dict[str, list[str | None]]
-_BUFFER = 2**20  # bytes of a CSV block, of which Arrow reads up to 32 ahead, and of a Parquet column at a time
+BUFFER = 2**20  # bytes of a CSV block, of which Arrow reads up to 32 ahead, and of a Parquet column at a time
 
 
 def is_table(url: str) -> bool:
@@ -42,15 +42,15 @@ def iter_foreign_rows(place: Location, columns: Sequence[str], *, required: Sequ
     """
     batches = _csv_batches if place.path.lower().endswith(".csv") else _parquet_batches
     try:
-        with translated(SourceError, f"table {place.uri}: cannot be read"), _damage(place.uri):
+        with translated(SourceError, f"table {place.uri}: cannot be read"), undamaged(place.uri):
             for batch in batches(place, columns, required):
-                yield {name: _text(batch.column(name)) for name in batch.schema.names}
+                yield {name: as_text(batch.column(name)) for name in batch.schema.names}
     except FileNotFoundError as error:
         raise NotFoundError(f"table {place.uri}: nothing is there") from error
 
 
 @contextmanager
-def _damage(uri: str) -> Iterator[None]:
+def undamaged(uri: str) -> Iterator[None]:
     """Tell a file that is no good from a disk or network that fails: Arrow's own OSError has no number."""
     try:
         yield
@@ -62,56 +62,75 @@ def _damage(uri: str) -> Iterator[None]:
         raise ConfigError(f"table {uri}: got a file that cannot be read as {form}: {detail}") from error
 
 
-def _open(place: Location) -> IO[bytes]:
+def opened(place: Location) -> IO[bytes]:
+    """Return a file, to be read."""
     file: IO[bytes] = place.fs.open(place.path, "rb")
     return file
 
 
 def _csv_batches(place: Location, columns: Sequence[str], required: Sequence[str]) -> Iterator[Any]:
-    reading = pc.ReadOptions(use_threads=False, block_size=_BUFFER)
+    reading = pc.ReadOptions(use_threads=False, block_size=BUFFER)
     parsing = pc.ParseOptions(newlines_in_values=True)
-    with _open(place) as file, pc.open_csv(file, read_options=reading, parse_options=parsing) as reader:
-        chosen = _chosen(place.uri, reader.schema.names, columns, required)
-    as_text = pc.ConvertOptions(
+    with opened(place) as file, pc.open_csv(file, read_options=reading, parse_options=parsing) as reader:
+        chosen = chosen_columns(place.uri, reader.schema.names, columns, required)
+    converting = pc.ConvertOptions(
         include_columns=chosen,
         column_types=dict.fromkeys(chosen, pa.string()),
         null_values=[""],
         strings_can_be_null=True,
     )
     with (
-        _open(place) as file,
-        pc.open_csv(file, read_options=reading, parse_options=parsing, convert_options=as_text) as reader,
+        opened(place) as file,
+        pc.open_csv(file, read_options=reading, parse_options=parsing, convert_options=converting) as reader,
     ):
         yield from reader
 
 
 def _parquet_batches(place: Location, columns: Sequence[str], required: Sequence[str]) -> Iterator[Any]:
-    with _open(place) as file, pq.ParquetFile(file, buffer_size=_BUFFER) as parquet:
+    with opened(place) as file, pq.ParquetFile(file, buffer_size=BUFFER) as parquet:
         schema = parquet.schema_arrow
-        chosen = _chosen(place.uri, schema.names, columns, required)
+        chosen = chosen_columns(place.uri, schema.names, columns, required)
         for name in chosen:
-            _check_type(place.uri, name, schema.field(name).type)
+            check_type(place.uri, name, schema.field(name).type)
         yield from parquet.iter_batches(batch_size=ROW_GROUP, columns=chosen)
 
 
-def _chosen(uri: str, names: Sequence[str], columns: Sequence[str], required: Sequence[str]) -> list[str]:
-    """Return which of the wanted columns a table has, in their order."""
-    there = ", ".join(repr(name[:50]) for name in names[:20]) or "none"
+def in_words(names: Sequence[str]) -> str:
+    """Return the names of columns, for a message."""
+    return ", ".join(repr(name[:50]) for name in names[:20]) or "none"
+
+
+def chosen_columns(uri: str, names: Sequence[str], columns: Sequence[str], required: Sequence[str]) -> list[str]:
+    """Return which of the wanted columns a table has, in their order.
+
+    Raises:
+        ConfigError: it lacks a required one, or has one twice.
+    """
     for name in required:
         if name not in names:
-            raise ConfigError(f"table {uri}: got the columns {there}, expected one named {name!r}")
+            raise ConfigError(f"table {uri}: got the columns {in_words(names)}, expected one named {name!r}")
     for name in columns:
         if list(names).count(name) > 1:
             raise ConfigError(f"table {uri}: got {list(names).count(name)} columns named {name!r}, expected one")
     return [name for name in columns if name in names]
 
 
-def _check_type(uri: str, name: str, kind: pa.DataType) -> None:
-    values = kind.value_type if pa.types.is_dictionary(kind) else kind
-    is_text = pa.types.is_string(values) or pa.types.is_large_string(values) or pa.types.is_string_view(values)
-    if not (is_text or pa.types.is_null(kind) or pa.types.is_integer(kind)):
+def check_type(uri: str, name: str, kind: pa.DataType) -> None:
+    """Refuse a column that is neither text nor whole numbers.
+
+    Raises:
+        ConfigError: it is of another type.
+    """
+    if not (is_text(kind) or pa.types.is_null(kind) or pa.types.is_integer(kind)):
         raise ConfigError(f"table {uri}: column {name!r}: got values of type {kind}, expected text or whole numbers")
 
 
-def _text(column: Any) -> list[str | None]:
+def is_text(kind: pa.DataType) -> bool:
+    """Return True for every type of text that Arrow knows."""
+    values = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(values) or pa.types.is_large_string(values) or pa.types.is_string_view(values))
+
+
+def as_text(column: Any) -> list[str | None]:
+    """Return the values of a column as text."""
     return [None if value is None else str(value) for value in column.to_pylist()]

@@ -15,6 +15,7 @@ from typing import IO, Any, cast
 
 from dn2.errors import Dn2Error, NotFoundError, StoreError
 from dn2.store.files import Location, locate, translated
+from dn2.store.listing import StoredFile, walk
 
 _STALE = 24 * 3600  # seconds after which an unfinished file cannot belong to a running process
 _TEMPORARY = ".tmp"  # unfinished files lie here; no reader ever looks inside
@@ -101,6 +102,15 @@ class Store:
         names = {str(name).rstrip("/").rpartition("/")[2] for name in found}
         return sorted(name for name in names if name and not name.startswith("."))
 
+    def walk(self, folder: str = "") -> Iterator[StoredFile]:
+        """Yield every file below a folder, hidden ones too, with size and time; an absent folder has none.
+
+        Raises:
+            StoreError: a folder cannot be listed.
+        """
+        with self._errors("list", folder or "/"):
+            yield from walk(self._location, folder)
+
     def modified(self, path: str) -> datetime | None:
         """Return when a file was last written, in UTC; None where the file system does not tell.
 
@@ -182,6 +192,15 @@ class Store:
         """
         with suppress(FileNotFoundError), self._errors("remove", path):
             self._location.fs.rm_file(self._full(path))
+
+    def remove_empty(self, folder: str) -> None:
+        """Remove a folder of this machine, and those below it, if no file lies there; a bucket has no folders."""
+        root = self.local(folder)
+        if root is None or root.is_symlink():
+            return
+        for here, _, _ in os.walk(root, topdown=False):
+            with suppress(OSError):  # it is not empty
+                Path(here).rmdir()
 
     @contextmanager
     def create(self, path: str) -> Iterator[Path]:

@@ -37,7 +37,7 @@ def test_help_tells_a_newcomer_how_to_begin():
         "dn2 bank add photos/confirmed --bank parts",
         "any fsspec URL (s3://bucket/prefix)",
         "or a table (.csv, .parquet) that lists images",
-        ".jpg, .jpeg and .png",
+        "a glob ('photos/2026-*/**')",
         "goes on where it was",
         "0 done, 1 failed, 2 wrong use",
         *COMMANDS,

@@ -22,6 +22,7 @@ from tests.flows.command import DN2, Run, environment, runner
 from tests.flows.test_wrong_use import FAILED, WRONG_USE, check, files
 
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d"
+SIZE = r"[\d,]+ files?, [\d.]+ (bytes|kB|MB)"
 
 
 @pytest.fixture
@@ -52,14 +53,19 @@ def test_everything_in_the_store_is_printed(run: Run, full: Full, tmp_path: Path
         "",
         "datasets",
         rf"  photos: 3 images in 1 manifest part, changed {TIME}",
+        f"    {SIZE}",
         f"    file://{tmp_path}/photos",
         "",
+        "embedders",
+        rf"  synthetic-0123456789ab: 4 shards, {SIZE}",
+        r"    used by bank lots \(1 version\), bank parts \(2 versions\)",
+        "",
         "banks",
-        "  lots: bank of groups, 1 version",
+        f"  lots: bank of groups, 1 version; {SIZE}",
         rf"    \* {groups.version}  {TIME}  \(current\)",
         "        12 groups, 48 images in all, synthetic, l2",
         "        k = 2, pooling mean, threshold by size",
-        "  parts: bank of images, 2 versions",
+        f"  parts: bank of images, 2 versions; {SIZE}",
         rf"    \* {second.version}  {TIME}, after {first.version}  \(current\)",
         f"        {second.rows} images, synthetic, l2, k = 2, threshold {second.threshold:.4g}",
         f"        cleaned: {second.dropped} images dropped",
@@ -68,10 +74,12 @@ def test_everything_in_the_store_is_printed(run: Run, full: Full, tmp_path: Path
         "",
         "reports",
         "  of bank lots: 1 report",
+        f"    {SIZE}; scores 0 files, 0 bytes",
         f"    {TIME}  {full.odd.anomalous} of 12 groups anomalous, version {groups.version}",
         "      of file:///lots",
         f"      {full.odd.html}",
         "  of bank parts: 2 reports",
+        f"    {SIZE}; scores {SIZE}",
         *(
             line
             for report in (newest[uri] for uri in order)
@@ -82,10 +90,12 @@ def test_everything_in_the_store_is_printed(run: Run, full: Full, tmp_path: Path
             )
         ),
         "",
-        "cleanings: 1",
+        f"cleanings: 1; {SIZE}",
         rf"  {TIME}  {cleaning.dropped} of 30 images dropped \(auto\)",
         "    of file:///n0",
         f"    {cleaning.html}",
+        "",
+        f"all in all: {SIZE}",
     ]
     lines = done.out.splitlines()
     assert len(lines) == len(expected), done.out
@@ -100,7 +110,13 @@ def test_json_is_one_object_in_ascii_and_equals_the_records(run: Run, full: Full
     found = dn2.show(full.store)
     assert parsed(done.out) == found
     content = json.loads(done.out)
-    assert list(content) == ["store", "datasets", "banks", "reports", "cleanings"]
+    assert list(content) == [
+        *("store", "datasets", "banks", "reports", "cleanings"),
+        *("embedders", "size", "stale", "stale_error"),
+    ]
+    sizes = [path.stat().st_size for path in Path(full.store.uri.removeprefix("file://")).rglob("*") if path.is_file()]
+    assert content["size"] == {"files": len(sizes), "bytes": sum(sizes)}
+    assert content["stale"]["kinds"] == []
     assert content["banks"][1]["current"] == full.second.version
     assert content["banks"][1]["versions"][0]["made"]["threshold"] == full.second.threshold
     assert content["reports"][1]["count"] == 2
@@ -159,9 +175,16 @@ def test_damaged_file_fails_after_all_the_rest_is_printed(run: Run, full: Full, 
         done.err,
     )
     assert f"        error: file://{path}: got a damaged file, expected JSON" in done.out
-    before, after = (Counter(re.sub(TIME, "TIME", text).splitlines()) for text in (whole, done.out))
-    assert before - after == Counter([f"        30 images, synthetic, l2, k = 2, threshold {full.first.threshold:.4g}"])
-    assert sum((after - before).values()) == 1
+    before, after = (
+        Counter(re.sub(SIZE, "SIZE", re.sub(TIME, "TIME", text)).splitlines()) for text in (whole, done.out)
+    )
+    used_by = "    used by bank lots (1 version), bank parts"
+    assert before - after == Counter(
+        [f"        30 images, synthetic, l2, k = 2, threshold {full.first.threshold:.4g}", f"{used_by} (2 versions)"]
+    )
+    told = {line for line in after - before if "error:" not in line}
+    assert told == {f"{used_by} (1 version)", "what nobody needs any more is not known while something cannot be read"}
+    assert sum((after - before).values()) == 3
     as_json = run("show", "--json")
     assert (as_json.code, as_json.err) == (FAILED, done.err)
     assert parsed(as_json.out) == dn2.show(full.store)
@@ -175,7 +198,7 @@ def test_hostile_names_cannot_move_the_cursor_or_colour_a_line(run: Run, full: F
     done = run("show")
     assert done.code == FAILED
     assert "    file:///[bold]x[/bold]\\n\\x1b[31mred\\u202e\\x07\n" in done.out
-    assert "  a\\n\\x1b[2Jb: bank, no version is finished\n" in done.out
+    assert "  a\\n\\x1b[2Jb: bank, no version is finished; 0 files, 0 bytes\n" in done.out
     assert re.search(r"[^\n -~]", done.out) is None
     assert re.search(r"[^\n -~]", done.err) is None
     as_json = run("show", "--json")

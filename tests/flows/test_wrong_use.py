@@ -184,7 +184,7 @@ def test_dataset_name_of_another_source_is_refused(run: Run, pictures: Path, tmp
 
 def test_hostile_folder_name_is_shown_as_it_is(run: Run, tmp_path: Path):
     """No markup of the terminal's is made of it."""
-    check(run("ingest", "[red]x[/red]"), WRONG_USE, r"/\[red\]x\[/red\]: nothing is there")
+    check(run("ingest", "[red]x[/red]"), FAILED, r"/\[red\]x\[/red\]: got no image .* fits '\[red\]x\[/red\]'; ")
 
 
 def test_weights_that_do_not_fit(run: Run, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

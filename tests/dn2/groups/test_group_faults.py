@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import dn2
@@ -57,9 +58,17 @@ def file_of(tmp_path: Path, pattern: str) -> Path:
 
 
 def zeroed(file: Path) -> None:
+    """Of a Parquet file the end of every column, of any other 40 bytes in the middle."""
     content = bytearray(file.read_bytes())
-    middle = len(content) // 3
-    content[middle : middle + 40] = bytes(40)
+    places = [slice(len(content) // 3, len(content) // 3 + 40)]
+    if file.suffix == ".parquet":
+        group = pq.ParquetFile(file).metadata.row_group(0)
+        columns = [group.column(number) for number in range(group.num_columns)]
+        starts = [one.dictionary_page_offset or one.data_page_offset for one in columns]
+        ends = [start + one.total_compressed_size for start, one in zip(starts, columns, strict=True)]
+        places = [slice(end - 8, end) for end in ends]
+    for place in places:
+        content[place] = bytes(place.stop - place.start)
     file.write_bytes(content)
 
 

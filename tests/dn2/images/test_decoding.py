@@ -60,13 +60,13 @@ STORED = {
 }
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", STORED)
 def test_exif_orientation_is_applied_once(photograph: Image.Image, orientation: int, kind: str):
     exif = Image.Exif()
     exif[0x0112] = orientation
     turned = np.ascontiguousarray(STORED[orientation](np.asarray(photograph)))
-    options = {"quality": 98, "subsampling": 0} if kind == "JPEG" else {}
+    options = {"JPEG": {"quality": 98, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
     found = decoded(encoded(turned, kind, exif=exif, **options))
     assert (found.width, found.height) == (451, 300)
     assert difference(plain(photograph), found.pixels).mean() < 1.0

@@ -8,6 +8,7 @@ from PIL import Image
 from skimage import data
 
 from dn2.images.decoding import Decoded, Preprocessing, UndecodableError, decode
+from tests.dn2.images.corpus import Sample, deep, plain_cmyk_jpeg, samples, tiff, twelve_bit_tiff
 from tests.dn2.images.seen import as_seen
 
 RAMP = np.tile(np.arange(256, dtype=np.uint8), (256, 1))
@@ -43,6 +44,68 @@ def test_sixteen_bits_are_scaled_to_eight():
     assert np.array_equal(CROP, decoded(encoded(Image.fromarray(wide))).pixels[..., 1])
 
 
+def test_twelve_bits_are_scaled_to_eight():
+    """As many as the file declares, not the sixteen that Pillow holds them in."""
+    found = decoded(twelve_bit_tiff((RAMP.astype(np.uint16) << 4) + 15))
+    assert np.array_equal(CROP, found.pixels[..., 0])
+
+
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_white_may_be_zero_in_a_tiff(bits: int, photometric: str):
+    pixels = RAMP if bits == 8 else deep(RAMP)
+    stored = pixels if photometric == "minisblack" else np.iinfo(pixels.dtype).max - pixels
+    found = decoded(tiff(stored, byteorder="<", photometric=photometric))
+    assert np.array_equal(CROP, found.pixels[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (np.float32, "floating-point numbers"),
+        (np.int32, "integers of 32 bits or with a sign"),
+        (np.uint32, "integers of 32 bits or with a sign"),
+        (np.int16, "integers of 32 bits or with a sign"),
+    ],
+)
+def test_pixels_without_an_agreed_range_are_rejected(kind: type, words: str):
+    """Nobody knows whether 1.0 is white, or 4,095."""
+    expected = f"pixels are {words}, which have no agreed range: save it with 8 or 16 bits per channel"
+    assert reason(tiff(RAMP.astype(kind), byteorder="<")) == expected
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float64, np.uint64])
+def test_tiff_of_a_kind_that_is_not_read_says_so(kind: type):
+    expected = "a TIFF that is damaged, or of a kind that is not read: save it with 8 or 16 bits per channel"
+    assert reason(tiff(RAMP.astype(kind))) == expected
+    assert reason(tiff(np.dstack([RAMP] * 3).astype(kind), photometric="rgb")) == expected
+
+
+SAMPLES = samples()
+ROUNDED = {"cmyk-adobe.jpg", "cmyk-plain.jpg", "ycck.jpg", "ycbcr.tif", "lab.tif"}  # to other colours and back
+EXACT = [name for name, sample in SAMPLES.items() if sample.seen is not None and name not in ROUNDED]
+
+
+def whole(sample: Sample) -> np.ndarray:
+    """The central square of 200 pixels: no pixel is resized."""
+    return decode(sample.content, Preprocessing(resize=200, crop=200), max_pixels=10**6, thumbnail_px=96).pixels[0]
+
+
+def shown(sample: Sample) -> np.ndarray:
+    pixels = np.asarray(Image.fromarray(sample.seen).convert("RGB"))
+    return pixels[:, 50:250].transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_lossless_file_shows_the_very_pixels(name: str):
+    assert np.array_equal(shown(SAMPLES[name]), whole(SAMPLES[name]))
+
+
+@pytest.mark.parametrize("name", sorted(ROUNDED))
+def test_file_in_other_colours_shows_nearly_the_same(name: str):
+    assert np.abs(whole(SAMPLES[name]) - shown(SAMPLES[name])).mean() < 1.5
+
+
 def test_one_bit_is_black_and_white():
     found = decoded(encoded(Image.fromarray(RAMP > 127))).pixels
     assert np.array_equal(np.where(CROP > 127, 255, 0), found[..., 0])
@@ -75,6 +138,15 @@ def test_cmyk_jpeg_has_the_colours_of_its_rgb():
     photograph = Image.fromarray(data.chelsea())
     found = decoded(encoded(photograph.convert("CMYK"), "JPEG", quality=95)).pixels.astype(int)
     assert np.abs(found - decoded(encoded(photograph)).pixels).mean() < 2
+
+
+def test_cmyk_jpeg_that_is_not_adobes_is_not_inverted():
+    """Pillow takes every one for Adobe's."""
+    photograph = Image.fromarray(data.chelsea())
+    found = decoded(plain_cmyk_jpeg(photograph)).pixels.astype(int)
+    assert np.abs(found - decoded(encoded(photograph)).pixels).mean() < 2
+    wrong = Image.open(io.BytesIO(plain_cmyk_jpeg(photograph))).convert("RGB")
+    assert np.abs(np.asarray(wrong).astype(int) - np.asarray(photograph)).mean() > 50
 
 
 def test_gray_jpeg_is_gray():

@@ -11,7 +11,7 @@ import pytest
 
 from dn2.errors import NotFoundError, SourceError
 from dn2.images.drops import Unit, find_drops
-from dn2.images.source import Source
+from dn2.images.folder import FolderSource
 from dn2.progress import Advance, listening
 from dn2.records import Drop
 from dn2.store.files import locate
@@ -146,9 +146,9 @@ def test_order_of_the_listing_does_not_change_an_identity():
     place = locate(f"memory://{uuid.uuid4().hex}")
     for name in ("a/1.png", "a/2.png", "a/3.png"):
         place.fs.pipe_file(f"{place.path}/{name}", b"")
-    before, listed = only(place.uri), [file.uri for file in Source.open(place.uri).walk()]
+    before, listed = only(place.uri), [file.uri for file in FolderSource.open(place.uri).walk()]
     place.fs.store[f"{place.path}/a/1.png"] = place.fs.store.pop(f"{place.path}/a/1.png")  # goes to the end
-    assert [file.uri for file in Source.open(place.uri).walk()] == [*listed[1:], listed[0]]
+    assert [file.uri for file in FolderSource.open(place.uri).walk()] == [*listed[1:], listed[0]]
     assert only(place.uri) == before
 
 

@@ -13,6 +13,7 @@ from dn2.store.schemas import MANIFEST
 from dn2.store.storage import Store
 from dn2.store.tables import read_config
 from tests.dn2.images.listing import live_uris, names, part_rows, touch
+from tests.dn2.images.packing import write_tar
 
 
 @pytest.fixture
@@ -160,11 +161,24 @@ def test_emptied_source_is_an_error_not_a_mass_vanishing(folder: Path, store: St
 
 
 def test_folder_without_images_is_an_error_that_writes_nothing(tmp_path: Path, store: Store):
-    touch(tmp_path / "source", "notes.txt", "scan.tiff", ".hidden.png")
+    touch(tmp_path / "source", "notes.txt", "scan.heic", ".hidden.png")
     expected = rf"source file://{tmp_path}/source: got no image \(3 other files\)"
     with pytest.raises(EmptySourceError, match=expected):
         dn2.ingest(tmp_path / "source", store)
     assert not (tmp_path / "store").exists()
+
+
+def test_folder_of_packed_images_is_an_error_that_says_how_to_give_them(tmp_path: Path, store: Store):
+    folder = tmp_path / "a[1]"
+    touch(folder, "deep/train.tar", "x.PARQUET")
+    with pytest.raises(EmptySourceError) as caught:
+        dn2.ingest(folder, store)
+    assert str(caught.value).endswith(
+        "in it or below it; images in .parquet and .tar files are given as "
+        f"'file://{tmp_path}/a[[]1]/**/*.parquet' or 'file://{tmp_path}/a[[]1]/**/*.tar'"
+    )
+    write_tar(folder / "deep" / "train.tar", ("a.png", b"x"))
+    assert dn2.ingest(str(caught.value).rpartition(" or ")[2].strip("'"), store).images == 1
 
 
 def test_empty_folder_is_an_error_that_writes_nothing(tmp_path: Path, store: Store):
@@ -228,5 +242,5 @@ def test_two_names_with_one_uri_are_refused(tmp_path: Path):
     folder.mkdir()
     Path(os.fsdecode(os.fsencode(folder) + b"/a\xff.png")).write_bytes(b"1")
     (folder / "a\\xff.png").write_bytes(b"2")
-    with pytest.raises(dn2.SourceError, match="got 2 images with 1 different URIs"):
+    with pytest.raises(dn2.SourceError, match=r"got two images with the URI .*a\\xff\.png: names that"):
         dn2.ingest(folder, tmp_path / "store")

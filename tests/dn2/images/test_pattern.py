@@ -155,6 +155,16 @@ def test_any_names_of_folders_are_told_as_they_are(names: list[str]):
         ("s3://bucket/p//a.png", "s3://bucket/p", "a.png"),
         ("zip://p::file:///x.zip/a.png", "zip://p::file:///x.zip", "a.png"),
         ("file:///data/a.png", "file:///data/a.png", ""),
+        ("file:///data/a#b/c.png", "file:///data", "a#b/c.png"),
+        ("file:///d/2026-1/x/a.png", "file:///d/2026-*/**", "2026-1/x/a.png"),
+        ("file:///d/a*b#c.png", "file:///d/a*", "a*b#c.png"),
+        ("file:///a.png", "file:///*", "a.png"),
+        ("memory://a/b.png", "memory://*/*", "a/b.png"),
+        ("s3://bucket/line-1/a.png", "s3://bucket/line-?/[ab]*", "line-1/a.png"),
+        ("file:///d/x.tar#a/b#.png", "file:///d/x.tar", "a/b#.png"),
+        ("file:///d/x.tar#/a.png", "file:///d/x.tar", "a.png"),
+        ("file:///d/x.tar/#a.png", "file:///d/x.tar", "#a.png"),
+        ("s3://bucket/s/0.tar#a/b#.png", "s3://bucket/s/*.tar", "0.tar/a/b#.png"),
     ],
 )
 def test_path_below_a_source(uri: str, source: str, path: str):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import dn2
 from dn2.errors import EmptySourceError, SourceError
-from dn2.images.source import Source
+from dn2.images.folder import FolderSource
 from dn2.store.files import locate
 from dn2.store.storage import Store
 from tests.dn2.images.listing import live_uris, names, touch
@@ -19,7 +19,7 @@ from tests.dn2.images.listing import live_uris, names, touch
 
 def listed(url: str | Path) -> tuple[list[str], int]:
     """Sorted paths below a source, and the number of files ignored."""
-    source = Source.open(url)
+    source = FolderSource.open(url)
     found = sorted(file.uri.removeprefix(source.uri).removeprefix("/") for file in source.walk())
     return found, source.ignored
 
@@ -30,8 +30,9 @@ def test_folders_below_are_walked(tmp_path: Path):
 
 
 def test_suffixes_count_in_any_case(tmp_path: Path):
-    touch(tmp_path, "a.PNG", "b.Jpg", "c.JPEG", "d.png")
-    assert listed(tmp_path) == (["a.PNG", "b.Jpg", "c.JPEG", "d.png"], 0)
+    names = ["a.PNG", "b.Jpg", "c.JPEG", "d.png", "e.webp", "f.TIF", "g.tiff", "h.bmp", "i.gif"]
+    touch(tmp_path, *names)
+    assert listed(tmp_path) == (names, 0)
 
 
 def test_other_and_hidden_files_are_counted_hidden_folders_skipped(tmp_path: Path):
@@ -54,7 +55,7 @@ def test_single_file_is_a_source(tmp_path: Path):
     found = dn2.ingest(tmp_path / "a.png", tmp_path / "store")
     assert found.images == 1
     assert live_uris(Store.open(tmp_path / "store"), found) == [f"file://{tmp_path}/a.png"]
-    assert Source.open(tmp_path / "a.png").read(f"file://{tmp_path}/a.png") == b"x"
+    assert FolderSource.open(tmp_path / "a.png").read(f"file://{tmp_path}/a.png") == b"x"
 
 
 def test_single_file_that_is_no_image_is_refused(tmp_path: Path):
@@ -136,7 +137,7 @@ def test_hostile_names_are_listed_and_read(name: str, tmp_path: Path):
     found = dn2.ingest(source, store)
     uris = live_uris(store, found)
     assert names(found, uris) == sorted([f"{name}.png", f"{name}/b.png"])
-    assert [Source.open(found.source).read(uri) for uri in uris] == [name.encode()] * 2
+    assert [FolderSource.open(found.source).read(uri) for uri in uris] == [name.encode()] * 2
     assert dn2.ingest(found.source, store).parts == found.parts
 
 
@@ -166,13 +167,13 @@ def test_any_names_give_one_row_each(given_names: list[str], tmp_path_factory: p
     found = dn2.ingest(folder, store)
     uris = live_uris(store, found)
     assert sorted(given_names, key=str.encode) == sorted(names(found, uris), key=str.encode)
-    assert {Source.open(folder).read(uri) for uri in uris} == {b"x"}
+    assert {FolderSource.open(folder).read(uri) for uri in uris} == {b"x"}
 
 
 def test_folder_that_cannot_be_listed_is_a_source_error(tmp_path: Path):
     """Its images would be taken for vanished."""
     (tmp_path / "source").mkdir()
-    source = Source.open(tmp_path / "source")
+    source = FolderSource.open(tmp_path / "source")
     (tmp_path / "source").rmdir()
     with pytest.raises(SourceError, match=f"source {source.uri}: vanished while it was listed"):
         list(source.walk())
@@ -182,7 +183,7 @@ def test_memory_source_is_listed_and_read():
     root = f"memory://{uuid.uuid4().hex}"
     locate(root).fs.pipe({f"{root}/a.png": b"a", f"{root}/sub/b.JPG": b"b", f"{root}/.h/c.png": b"", f"{root}/d": b""})
     assert listed(root) == (["a.png", "sub/b.JPG"], 2)
-    assert Source.open(root).read(f"{root}/sub/b.JPG") == b"b"
+    assert FolderSource.open(root).read(f"{root}/sub/b.JPG") == b"b"
     assert listed(f"{root}/a.png") == ([""], 0)
 
 
@@ -206,4 +207,4 @@ def test_archive_behind_a_chain_of_protocols_is_a_source(tmp_path: Path):
     assert found.source == url
     uris = live_uris(store, found)
     assert names(found, uris) == ["a.png", "sub/b.png"]
-    assert [Source.open(found.source).read(uri) for uri in uris] == [b"a", b"b"]
+    assert [FolderSource.open(found.source).read(uri) for uri in uris] == [b"a", b"b"]

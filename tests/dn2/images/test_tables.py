@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 
 import dn2
 from dn2.errors import ConfigError, EmptySourceError, NotFoundError, SourceError
-from dn2.images.source import Source, VanishedError
-from dn2.images.tables import TableSource, open_source, reader_of
+from dn2.images.folder import FolderSource
+from dn2.images.opening import open_source, reader_of
+from dn2.images.source import VanishedError
+from dn2.images.tables import TableSource
 from dn2.store.files import locate
 from dn2.store.storage import Store
 from tests.dn2.images.listing import live_uris, part_rows, touch
@@ -109,7 +111,7 @@ def test_whatever_is_listed_is_wanted(folder: Path, store: Store):
 def test_folder_that_is_called_like_a_table_is_a_folder(tmp_path: Path, store: Store):
     touch(tmp_path / "photos.csv", "a.png")
     assert dn2.ingest(tmp_path / "photos.csv", store).images == 1
-    assert isinstance(reader_of(f"file://{tmp_path}/photos.csv"), Source)
+    assert isinstance(reader_of(f"file://{tmp_path}/photos.csv"), FolderSource)
 
 
 def test_tables_of_the_same_name_and_splits_of_one_get_different_datasets(folder: Path, store: Store):
@@ -563,9 +565,9 @@ def peak(table: Path) -> float:
 @pytest.mark.parametrize("form", FORMS)
 def test_memory_does_not_grow_with_the_table(form: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Arrow reads 32 blocks ahead, here of 16 kB. What follows the listing is measured in test_ingest_at_once.py."""
-    monkeypatch.setattr("dn2.store.foreign._BUFFER", 2**14)
+    monkeypatch.setattr("dn2.store.foreign.BUFFER", 2**14)
     rows: list[Row] = [{"uri": f"{folder}/{number:07d}.png", "label": "x"} for number in range(60_000)]
     first = peak(write(tmp_path / f"small.{form}", *rows[:20_000]))
     second = peak(write(tmp_path / f"large.{form}", *rows))
     assert first < 20
-    assert second < 1.4 * first
+    assert second < 1.4 * first + 1  # what is read ahead differs a little from run to run; 40,000 rows are 8 MB

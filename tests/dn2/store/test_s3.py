@@ -10,7 +10,8 @@ import pytest
 
 import dn2
 from dn2.errors import NotFoundError, SourceError
-from dn2.images.source import Source, VanishedError
+from dn2.images.folder import FolderSource
+from dn2.images.source import VanishedError
 from dn2.store.cache import cache_dir
 from dn2.store.files import locate
 from dn2.store.schemas import REPORT
@@ -91,7 +92,7 @@ def many(s3_bucket: str) -> Iterator[str]:
 
 
 def test_listing_longer_than_a_page_is_whole(many: str, tmp_path: Path):
-    assert sorted(file.uri for file in Source.open(many).walk()) == [f"{many}/{n:04d}.png" for n in range(1005)]
+    assert sorted(file.uri for file in FolderSource.open(many).walk()) == [f"{many}/{n:04d}.png" for n in range(1005)]
     found = dn2.ingest(many, tmp_path / "store")
     assert (found.images, found.added) == (1005, 1005)
     assert len(Store.open(many).names("")) == 1005
@@ -112,14 +113,14 @@ def test_prefix_does_not_reach_into_its_neighbours(prefix: str):
         prefix,
         {"a/x.png": b"", "ab/y.png": b"", "a/sub/Z.PNG": b"", "a/n.txt": b"", "a/.h/x.png": b"", "a/.x.png": b""},
     )
-    source = Source.open(f"{prefix}/a")
+    source = FolderSource.open(f"{prefix}/a")
     assert sorted(file.uri for file in source.walk()) == [f"{prefix}/a/sub/Z.PNG", f"{prefix}/a/x.png"]
     assert source.ignored == 3
 
 
 def test_single_object_is_a_source(prefix: str):
     put(prefix, {"a.png": b"one", "a.png.png": b"two"})
-    source = Source.open(f"{prefix}/a.png")
+    source = FolderSource.open(f"{prefix}/a.png")
     assert [file.uri for file in source.walk()] == [f"{prefix}/a.png"]
     assert source.read(f"{prefix}/a.png") == b"one"
 
@@ -130,7 +131,7 @@ def test_single_object_is_a_source(prefix: str):
 )
 def test_hostile_names_are_listed_and_read(prefix: str, name: str):
     put(prefix, {name: name.encode()})
-    source = Source.open(prefix)
+    source = FolderSource.open(prefix)
     (listed,) = source.walk()
     assert listed.uri == f"{prefix}/{name}"
     assert source.read(listed.uri) == name.encode()
@@ -138,7 +139,7 @@ def test_hostile_names_are_listed_and_read(prefix: str, name: str):
 
 def test_vanished_object_is_told_from_a_vanished_prefix(prefix: str):
     put(prefix, {"a.png": b"", "b.png": b""})
-    source = Source.open(prefix)
+    source = FolderSource.open(prefix)
     remove(f"{prefix}/a.png")
     with pytest.raises(VanishedError, match="vanished since it was listed"):
         source.read(f"{prefix}/a.png")
@@ -151,13 +152,13 @@ def test_vanished_object_is_told_from_a_vanished_prefix(prefix: str):
 def test_missing_prefix_and_bucket_are_not_found(prefix: str):
     for url in (prefix, "s3://no-such-bucket", "s3://no-such-bucket/x"):
         with pytest.raises(NotFoundError, match=f"source {url}: nothing is there"):
-            Source.open(url)
+            FolderSource.open(url)
 
 
 def test_wrong_credentials_are_a_source_error(prefix: str, monkeypatch: pytest.MonkeyPatch):
     put(prefix, {"a.png": b""})
-    source = Source.open(prefix)
+    source = FolderSource.open(prefix)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(SourceError, match=f"source {prefix}: cannot be reached"):
-        Source.open(prefix)
+        FolderSource.open(prefix)
     assert source.read(f"{prefix}/a.png") == b""

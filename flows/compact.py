@@ -1,0 +1,25 @@
+"""Flow: merge the manifest parts of a dataset, or of all."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+import dn2
+import tasks.steps as step
+from dn2.house.compact import dataset_names
+from dn2.records import Compacted
+from flows.artifacts import show_compacted
+from flows.parameters import CompactParameters
+from flows.watched import watched
+
+
+@flow(name="compact")
+def compact(parameters: CompactParameters) -> tuple[Compacted, ...]:
+    """Merge the manifest parts of a dataset, or of each dataset of the store that has any, one after the other."""
+    store = dn2.Store.open(parameters.store)
+    store.check_writable()
+    with watched():
+        names = [parameters.dataset] if parameters.dataset is not None else dataset_names(store)
+        done = tuple(step.compact(parameters.store, name) for name in names)
+        show_compacted(done, store.uri)
+    return done
