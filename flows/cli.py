@@ -12,12 +12,11 @@ import typer
 from flows import console
 from flows.cli_groups import score_groups, train_groups
 from flows.cli_house import compact, prune
+from flows.cli_images import clean, embed, ingest
 from flows.cli_store import bank, show
 from flows.console import say
 from flows.describe import (
     describe_bank,
-    describe_cleaning,
-    describe_dataset,
     describe_demo,
     describe_night,
     describe_report,
@@ -89,95 +88,9 @@ app = typer.Typer(
 )
 
 
-@app.command()
-def ingest(
-    source: Source,
-    store: Store = "dn2-store",
-    dataset: Dataset = None,
-    pattern: Pattern = None,
-    split: Split = None,
-    verbose: Verbose = False,
-) -> None:
-    """List a source and note new, changed and vanished images."""
-    with console.session(verbose=verbose) as run:
-        from flows.parameters import IngestParameters
-
-        parameters = IngestParameters.model_validate(source_settings(source, store, dataset, pattern, split))
-        describe_dataset(run("ingest", parameters))
-
-
-@app.command()
-def embed(
-    source: Source,
-    store: Store = "dn2-store",
-    dataset: Dataset = None,
-    pattern: Pattern = None,
-    split: Split = None,
-    backbone: Backbone = "auto",
-    crop: Crop = "auto",
-    weights: Weights = None,
-    weights_sha256: WeightsSha256 = None,
-    download: Download = False,
-    engine: EngineOption = Engine.auto,
-    device: Device = "auto",
-    batch_size: BatchSize = 32,
-    shard_size: ShardSize = 2000,
-    verbose: Verbose = False,
-) -> None:
-    """Embed a source without training or scoring."""
-    with console.session(verbose=verbose) as run:
-        from flows.parameters import EmbedParameters
-
-        parameters = EmbedParameters.model_validate(
-            {
-                **source_settings(source, store, dataset, pattern, split),
-                "embed": embed_settings(
-                    backbone, crop, weights, weights_sha256, download, engine, device, batch_size, shard_size
-                ),
-            }
-        )
-        done = run("embed", parameters)
-        describe_dataset(done.dataset)
-        say(f"embedded {done.embedded}, rejected {done.rejected}, by {done.embedder}, in {len(done.shards)} shards")
-
-
-@app.command()
-def clean(
-    source: Source,
-    store: Store = "dn2-store",
-    dataset: Dataset = None,
-    pattern: Pattern = None,
-    split: Split = None,
-    backbone: Backbone = "auto",
-    crop: Crop = "auto",
-    weights: Weights = None,
-    weights_sha256: WeightsSha256 = None,
-    download: Download = False,
-    rule: Annotated[Clean, typer.Option("--clean", help="The rule: auto, or the paper's.")] = Clean.auto,
-    contamination: Contamination = None,
-    drop: Drop = None,
-    engine: EngineOption = Engine.auto,
-    device: Device = "auto",
-    batch_size: BatchSize = 32,
-    shard_size: ShardSize = 2000,
-    verbose: Verbose = False,
-) -> None:
-    """Show which training images do not look like the others. Training drops them with --clean."""
-    with console.session(verbose=verbose) as run:
-        from flows.parameters import CleanParameters
-
-        parameters = CleanParameters.model_validate(
-            {
-                **source_settings(source, store, dataset, pattern, split),
-                "embed": embed_settings(
-                    backbone, crop, weights, weights_sha256, download, engine, device, batch_size, shard_size
-                ),
-                "clean": clean_settings(rule, contamination, drop),
-            }
-        )
-        began = time.monotonic()
-        done = run("clean", parameters)
-        describe_cleaning(done, time.monotonic() - began)
+app.command()(ingest)
+app.command()(embed)
+app.command()(clean)
 
 
 @app.command()

@@ -51,8 +51,8 @@ class Clean(StrEnum):
 Source = Annotated[
     str,
     typer.Argument(
-        help="Folder or fsspec URL with images. Or a quoted glob. Or .tar, .parquet with image bytes, or a glob of them. "
-        "Or a table that lists images, .csv or .parquet.",
+        help="Folder or fsspec URL with images. Or a quoted glob. Or .tar, .parquet with image bytes, or a glob of "
+        "them. Or a table that lists images, .csv or .parquet.",
         show_default=False,
     ),
 ]

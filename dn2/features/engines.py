@@ -153,7 +153,7 @@ def _on_cpu(backbone: Backbone, engine: str, precision: torch.dtype) -> Engine:
     """Return OpenVINO where it can be had and does what was asked for, else torch."""
     if torch.cuda.is_available():
         log.warning(
-            "the network runs on the CPU while there is a GPU, which is many times faster: use --device auto --engine auto"
+            "the network runs on the CPU while there is a GPU, which is far faster: leave device and engine at auto"
         )
     if engine == "torch" or precision != torch.float32:
         return TorchEngine(backbone, torch.device("cpu"), precision)

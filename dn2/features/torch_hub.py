@@ -32,6 +32,6 @@ def fetch(url: str, path: Path, what: str) -> None:
         torch.hub.download_url_to_file(url, str(path), hash_prefix=digits and digits[1], progress=False)
     except Exception as error:  # urllib's, the disk's, and a plain RuntimeError for a wrong hash
         raise WeightsError(
-            f"{what}: weights could not be fetched from {url}: {str(error).strip() or type(error).__name__}; put the file "
-            f"to {path}, or use other weights with --weights"
+            f"{what}: weights could not be fetched from {url}: {str(error).strip() or type(error).__name__}; put "
+            f"the file to {path}, or use other weights with --weights"
         ) from error
