@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from dn2.errors import ConfigError, Dn2Error
 from dn2.images.packs import MARK, Packs
@@ -139,12 +139,12 @@ def _members(file: IO[bytes], uri: str) -> Iterator[tarfile.TarInfo]:
                 f"a plain one: unpack it, or write a plain .tar"
             )
     with _damage(uri):
-        archive = tarfile.open(fileobj=cast(IO[bytes], _Headers(file)), mode="r:", encoding="utf-8")  # noqa: SIM115
+        archive: Any = tarfile.open(fileobj=cast(IO[bytes], _Headers(file)), mode="r:", encoding="utf-8")  # noqa: SIM115
     last = -1
     while True:
         with _damage(uri):
-            member = archive.next()
-            archive.members.clear()
+            member: tarfile.TarInfo | None = archive.next()
+            archive.members.clear()  # it would remember all of them
             if member is not None and (member.offset <= last or member.size < 0):
                 raise tarfile.ReadError(f"a header at byte {member.offset} leads back")
         if member is None:
