@@ -13,6 +13,7 @@ import httpx
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
 import dn2
+from dn2.images.pattern import below
 from dn2.records import (
     BankVersion,
     Cleaning,
@@ -191,7 +192,7 @@ def show_groups(report: GroupReport, store: str, tell: TellConfig) -> None:
                     "q": f"{worst.q_value:.3g}",
                     "anomalous": "yes" if worst.is_anomaly else "no",
                     "selected": "yes" if worst.selected else "no",
-                    "image that contributes most": cell(worst.odd.removeprefix(report.source).lstrip("/") or worst.odd),
+                    "image that contributes most": cell(below(worst.odd, report.source) or worst.odd),
                 }
                 for rank, worst in enumerate(report.worst[:_ROWS], start=1)
             ],
@@ -227,7 +228,7 @@ def show_report(report: Report, store: str, tell: TellConfig) -> None:
             [
                 {
                     "rank": rank,
-                    "image": cell(worst.uri.removeprefix(report.source).lstrip("/") or worst.uri),
+                    "image": cell(below(worst.uri, report.source) or worst.uri),
                     "score": f"{worst.score:.4g}",
                     "p": f"{worst.p_value:.3g}",
                     "q": f"{worst.q_value:.3g}",

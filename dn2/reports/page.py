@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from dn2.images.pattern import below
 from dn2.records import BankVersion, Report
 from dn2.reports.pictures import data_uri, shares
 
@@ -134,5 +135,6 @@ def page_template(name: str) -> Template:
     environment = Environment(
         loader=PackageLoader("dn2.reports", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["below"] = below
     environment.filters["name"] = lambda uri: uri.rpartition("/")[2]
     return environment.get_template(name)
