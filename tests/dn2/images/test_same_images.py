@@ -18,12 +18,13 @@ from dn2.store.storage import Store
 from dn2.store.tables import read_table
 from tests.dn2.images.packing import Member, write_parquet, write_tar
 
-COUNT = 60
+COUNT = 500
+CONFIG = dn2.EmbedConfig(backbone="tests.dn2.features.own:Grid")  # fast, and exact to the bit
 
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the same 60 images as a folder, two tars, a webdataset and Parquet files."""
+    """A folder with the same 500 images as a folder, two tars, a webdataset and Parquet files."""
     root = tmp_path_factory.mktemp("same")
     (root / "folder").mkdir()
     random = np.random.default_rng(7)
@@ -43,7 +44,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scores(source: str, store: Path) -> dict[str, float]:
     """Train on a source and score it: the score of each image by its content."""
-    embedded = dn2.embed(dn2.ingest(source, store), store)
+    embedded = dn2.embed(dn2.ingest(source, store), store, config=CONFIG)
     assert (embedded.embedded, embedded.rejected) == (COUNT, 0)
     report = dn2.score(embedded, store, bank=dn2.fit(embedded, store, bank="parts"))
     opened = Store.open(store)
@@ -110,7 +111,7 @@ def test_source_is_never_written_to(packed: Path, tmp_path: Path):
     before = snapshot(packed)
     try:
         for kind in ("folder", "fold*/*", "tars/*.tar", "web.tar", "struct.parquet", "binary.parquet"):
-            dn2.embed(dn2.ingest(f"{packed}/{kind}", tmp_path / "store"), tmp_path / "store")
+            dn2.embed(dn2.ingest(f"{packed}/{kind}", tmp_path / "store"), tmp_path / "store", config=CONFIG)
         assert snapshot(packed) == before
         assert len(before) == 1 + COUNT + 7
     finally:
