@@ -19,7 +19,8 @@ _REPORT_FORMAT = 3  # raised when a report gets more files or figures: older one
 _CLEANING_FORMAT = 1
 _GROUP_REPORT_FORMAT = 1
 _DEVICE = re.compile(r"auto|(cpu|cuda(:\d+)?)(,(cpu|cuda(:\d+)?))*")
-_TILES = re.compile(r"tiles-(\d{1,2})x(\d{1,2})|tiles\(\s*(\d{1,2})\s*,\s*(\d{1,2})\s*\)")
+_TILES = re.compile(r"tiles-([1-9][0-9]?)x([1-9][0-9]?)|tiles\( ?([1-9][0-9]?) ?, ?([1-9][0-9]?) ?\)")
+_SHA256 = re.compile("[0-9a-f]{64}")
 _MOST_TILES = 16  # in a row, and in a column
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -76,6 +77,17 @@ def tile_grid(crop: str) -> tuple[int, int] | None:
     return rows, columns
 
 
+def check_sha256(digits: str) -> str:
+    """Return a sha256 as it is written in names, in small letters.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not _SHA256.fullmatch(digits.lower()):
+        raise ConfigError(f"got {digits!r}, expected a sha256: 64 hex digits, as sha256sum prints them")
+    return digits.lower()
+
+
 def check_crop(crop: str) -> str:
     """Return a crop as it is written in names: tiles(2, 3) as tiles-2x3, and one tile as full.
 
@@ -113,8 +125,8 @@ class EmbedConfig(Config):
         description="Path or URL of the backbone's weights, a state dict saved by torch. By default those that belong "
         "to its name.",
     )
-    weights_sha256: str | None = Field(
-        None, pattern="^[0-9a-f]{64}$", description="Weights with another sha256 are refused. By default not checked."
+    weights_sha256: Annotated[str, AfterValidator(check_sha256)] | None = Field(
+        None, description="Weights with another sha256 are refused. By default not checked."
     )
     download: bool = Field(
         False, description="Fetch weights that are not on this machine from torch's hub. Not done by default."

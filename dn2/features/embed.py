@@ -9,7 +9,8 @@ from contextvars import copy_context
 from threading import Lock
 
 from dn2.config import EmbedConfig
-from dn2.errors import ConfigError, EmbedderError
+from dn2.errors import ConfigError, EmbedderError, WeightsError
+from dn2.features.backbones import is_known
 from dn2.features.engines import devices_of
 from dn2.features.shards import plan_shards, shard_name
 from dn2.features.worker import Worker, embedder_for
@@ -62,7 +63,7 @@ def resolved(config: EmbedConfig, bank: BankVersion | GroupBankVersion | None) -
 
     Raises:
         ConfigError: no backbone has this name.
-        WeightsError: its weights are not on this machine.
+        WeightsError: its weights are not on this machine, or must be said again: those of a bank lie elsewhere.
         EmbedderError: it is not the embedder that made the bank.
     """
     changes: dict[str, str | None] = {"crop": "center" if config.crop == "auto" else config.crop}
@@ -73,23 +74,40 @@ def resolved(config: EmbedConfig, bank: BankVersion | GroupBankVersion | None) -
         if config.crop == "auto":
             changes["crop"] = made_by.crop
         if config.backbone == "auto":
-            changes |= {"backbone": made_by.backbone, "weights": changes.get("weights") or bank.weights}
+            changes |= {"backbone": _backbone_of(bank), "weights": changes.get("weights") or _weights_of(bank)}
     config = config.model_copy(update=changes)
-    try:
-        chosen, here = embedder_for(config)
-    except ConfigError as error:
-        if bank is not None and config.backbone == made_by.backbone:
-            raise ConfigError(
-                f"bank {bank.name!r} was made with a backbone of somebody's own, {made_by.backbone}: give it as "
-                f"--backbone module:object"
-            ) from error
-        raise
+    chosen, here = embedder_for(config)
     if bank is not None and bank.embedder != here.id:
         raise EmbedderError(
             f"bank {bank.name!r} was made by embedder {bank.embedder}, got {here.id}: "
             f"use its backbone, weights and crop, or train a bank of your own with this one"
         )
     return config if ":" in config.backbone else config.model_copy(update={"backbone": chosen.name})
+
+
+def _backbone_of(bank: BankVersion | GroupBankVersion) -> str:
+    """Return the backbone of a bank, if it is one of dn2's: what lies in a store must not decide what code is run."""
+    name = EmbedderName.parse(bank.embedder).backbone
+    if not is_known(name):
+        raise ConfigError(
+            f"bank {bank.name!r} was made with a backbone of somebody's own, {name!r}: give it as --backbone "
+            f"module:object"
+        )
+    return name
+
+
+def _weights_of(bank: BankVersion | GroupBankVersion) -> str | None:
+    """Return where the weights of a bank lie, if they are on this machine: nor must it decide what is fetched."""
+    if bank.weights is None:
+        return None
+    place = locate(bank.weights)
+    if not place.is_local or not place.fs.isfile(place.path):
+        where = "are not there any more" if place.is_local else "are not on this machine"
+        raise WeightsError(
+            f"bank {bank.name!r} was trained with the weights {bank.weights}, which {where}: say where they are with "
+            f"--weights, and --backbone {EmbedderName.parse(bank.embedder).backbone}"
+        )
+    return bank.weights
 
 
 def embedder_id(config: EmbedConfig) -> str:

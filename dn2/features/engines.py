@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dn2.errors import ConfigError, EmbedderError
-from dn2.features.backbones import Backbone
+from dn2.errors import ConfigError, Dn2Error, EmbedderError
+from dn2.features.backbones import Backbone, network_of
 
 log = getLogger(__name__)
 Result = Callable[[], npt.NDArray[np.float32]]  # waits for a batch's embeddings, (B, D) float32
@@ -42,7 +42,7 @@ class TorchEngine:
 
     def __init__(self, backbone: Backbone, device: torch.device, precision: torch.dtype = torch.float32) -> None:
         self._device, self._precision = device, precision
-        self._features = backbone.load().eval().to(device).to(memory_format=torch.channels_last)
+        self._features = network_of(backbone).to(device).to(memory_format=torch.channels_last)
         self._is_gpu = device.type == "cuda"
         self.ahead = 1 if self._is_gpu else 0
         self._buffers: list[torch.Tensor] = []
@@ -86,19 +86,19 @@ def embed_pixels(engine: Engine, pixels: npt.NDArray[np.float32]) -> npt.NDArray
     Raises:
         EmbedderError: the network gave something else, or numbers that are not finite in float16.
     """
-    return checked(engine, engine.start(pixels)())
+    return checked(engine, engine.start(pixels)(), len(pixels))
 
 
-def checked(engine: Engine, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
-    """Return (B, D) embeddings as they are stored.
+def checked(engine: Engine, embeddings: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float16]:
+    """Return the embeddings of `count` pictures as they are stored.
 
     Raises:
-        EmbedderError: they have another shape, or are not finite in float16.
+        EmbedderError: they have another shape than (count, D), or are not finite in float16.
     """
-    if embeddings.ndim != 2:
+    if embeddings.ndim != 2 or len(embeddings) != count or not embeddings.size:
         raise EmbedderError(
-            f"{engine.name}: got an array of shape {embeddings.shape}, expected (B, D): the backbone has to pool its "
-            f"features"
+            f"{engine.name}: got an array of shape {embeddings.shape} for {count} pictures, expected ({count}, D): the "
+            f"backbone has to pool its features, picture by picture"
         )
     with np.errstate(over="ignore"):
         vectors = embeddings.astype(np.float16)
@@ -164,4 +164,18 @@ def _on_cpu(backbone: Backbone, engine: str, precision: torch.dtype) -> Engine:
             raise ConfigError(f"engine openvino cannot be loaded ({error}): install openvino, or use torch") from error
         log.warning("OpenVINO cannot be loaded (%s): torch runs the backbone, two to six times slower", error)
         return TorchEngine(backbone, torch.device("cpu"))
-    return OpenVINOEngine(backbone)
+    try:
+        return OpenVINOEngine(backbone)
+    except Dn2Error:
+        raise
+    except Exception as error:  # what its converter cannot read, torch may run all the same
+        if engine == "openvino":
+            raise ConfigError(
+                f"engine openvino cannot run backbone {backbone.name} ({_first_line(error)}): use engine torch"
+            ) from error
+        log.warning("OpenVINO cannot run backbone %s (%s): torch does", backbone.name, _first_line(error))
+        return TorchEngine(backbone, torch.device("cpu"))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

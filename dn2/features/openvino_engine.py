@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from dn2.features import backbones
-from dn2.features.backbones import Backbone, Pretrained, embedder_of
+from dn2.features.backbones import Backbone, Pretrained, embedder_of, network_of
 from dn2.features.engines import Result
 from dn2.store.cache import cache_dir
 
@@ -81,7 +81,7 @@ def _converted(backbone: Backbone) -> Any:
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns about Python values; tests compare the engines
         return openvino.convert_model(
-            backbone.load().eval(), example_input=example, input=[openvino.PartialShape([-1, 3, side, side])]
+            network_of(backbone), example_input=example, input=[openvino.PartialShape([-1, 3, side, side])]
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dn2.errors import EmbedderError
+from dn2.errors import Dn2Error, EmbedderError
 from dn2.features.backbones import Embedder
 from dn2.features.engines import Engine, embed_pixels
 from dn2.images.decoding import decode
@@ -50,9 +50,20 @@ def _encode(pixels: npt.NDArray[np.uint8], kind: str) -> bytes:
 
 
 def embed_pictures(encoded: Sequence[bytes], embedder: Embedder, engine: Engine) -> npt.NDArray[np.float16]:
-    """Return (N, T * D) float16 embeddings of encoded pictures: of the T tiles of each, one after the other."""
+    """Return (N, T * D) float16 embeddings of encoded pictures: of the T tiles of each, one after the other.
+
+    Raises:
+        EmbedderError: the network fails.
+    """
     crops = [decode(data, embedder.preprocessing, max_pixels=10**7, thumbnail_px=16).pixels for data in encoded]
-    return np.stack([embed_pixels(engine, tiles).reshape(-1) for tiles in crops])
+    try:
+        return np.stack([embed_pixels(engine, tiles).reshape(-1) for tiles in crops])
+    except (Dn2Error, MemoryError):
+        raise
+    except Exception as error:  # the network of a user's backbone may raise anything, and here it runs first
+        raise EmbedderError(
+            f"backbone {embedder.backbone}, run by {engine.name}: failed on a picture: {type(error).__name__}: {error}"
+        ) from error
 
 
 def check_engine(store: Store, embedder: Embedder, engine: Engine) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from logging import getLogger
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from dn2.errors import WeightsError
 
 log = getLogger(__name__)
+_SILENCE = 30.0  # seconds without a byte
 _DIGITS = re.compile(r"-([0-9a-f]{8,})\.pth$")  # in a file's name: how its sha256 begins
 
 
@@ -26,8 +28,9 @@ def fetch(url: str, path: Path, what: str) -> None:
         WeightsError: it could not be fetched, or its sha256 does not begin as its name says.
     """
     log.warning("%s: downloading its weights from %s", what, url)
-    digits = _DIGITS.search(url)
+    digits, before = _DIGITS.search(url), socket.getdefaulttimeout()
     try:
+        socket.setdefaulttimeout(_SILENCE)  # torch sets none
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), hash_prefix=digits and digits[1], progress=False)
     except Exception as error:  # urllib's, the disk's, and a plain RuntimeError for a wrong hash
@@ -35,3 +38,5 @@ def fetch(url: str, path: Path, what: str) -> None:
             f"{what}: weights could not be fetched from {url}: {str(error).strip() or type(error).__name__}; put "
             f"the file to {path}, or use other weights with --weights"
         ) from error
+    finally:
+        socket.setdefaulttimeout(before)

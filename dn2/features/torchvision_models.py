@@ -15,7 +15,9 @@ from dn2.images.decoding import Preprocessing
 
 _HEADS = ("fc", "classifier", "head", "heads")  # what each family calls the part that makes classes of features
 _GENERATIONS = ("IMAGENET1K_V1", "IMAGENET1K_SWAG_LINEAR_V1")  # of weights; the first is the paper's
-_OWN_SCALE = {"googlenet", "inception_v3"}  # scale their input anew, and warn when nobody says how they begin
+_OWN_SCALE = {"init_weights": False, "transform_input": True, "aux_logits": False}
+_OPTIONS = {"googlenet": _OWN_SCALE, "inception_v3": _OWN_SCALE}  # as torchvision builds them where it loads weights
+_HELPERS = ("aux1", "aux2", "AuxLogits")  # what else makes classes of features while these two are trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Model:
 
     preprocessing: Preprocessing
     url: str
-    build: Callable[[], tuple[nn.Module, str]]
+    build: Callable[[], tuple[nn.Module, tuple[str, ...]]]
 
     @property
     def file(self) -> str:
@@ -65,19 +67,18 @@ def _preprocessing(transforms: Any) -> Preprocessing:
     )
 
 
-def _build(name: str) -> tuple[nn.Module, str]:
-    """Return a network that ends with global average pooling, and the name of its head, which is taken off.
+def _build(name: str) -> tuple[nn.Module, tuple[str, ...]]:
+    """Return a network that ends with global average pooling, and the names of its heads, which are taken off.
 
     What a vision transformer puts in place of pooling, its class token, stays what it is.
     """
-    options = {"init_weights": False, "transform_input": True} if name in _OWN_SCALE else {}
-    network = torchvision.models.get_model(name, weights=None, **options)
+    network = torchvision.models.get_model(name, weights=None, **_OPTIONS.get(name, {}))
     head = next(one for one in _HEADS if hasattr(network, one))
     setattr(network, head, _Pooled())
     pooling = getattr(network, "avgpool", None)
     if isinstance(pooling, nn.AdaptiveAvgPool2d):  # to 7 x 7 in some that flatten it
         network.avgpool = nn.AdaptiveAvgPool2d(1)
-    return network, head
+    return network, (head, *(_HELPERS if name in _OPTIONS else ()))
 
 
 class _Pooled(nn.Module):

@@ -16,7 +16,7 @@ from dn2.errors import WeightsError
 from dn2.store.cache import local_file
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # under which a training's checkpoint holds the weights
-_PREFIX = "module."  # in front of every name where several GPUs trained
+_PREFIXES = ("module.", "model.")  # in front of every name: where several GPUs trained, or a framework
 
 
 def local_weights(url: str) -> Path:
@@ -43,8 +43,8 @@ def _sha256(path: Path, size: int, modified: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_state(network: nn.Module, path: Path, *, head: str, what: str, origin: str) -> None:
-    """Load a state dict into a network from which the head was taken off: how many classes it had does not matter.
+def load_state(network: nn.Module, path: Path, *, heads: tuple[str, ...], what: str, origin: str | None) -> None:
+    """Load a state dict into a network from which the heads were taken off: how many classes it had does not matter.
 
     A checkpoint that holds the state dict under `state_dict`, `model_state_dict` or `model` will do.
 
@@ -54,12 +54,14 @@ def load_state(network: nn.Module, path: Path, *, head: str, what: str, origin: 
     try:
         state = _state(torch.load(path, map_location="cpu", weights_only=True))
         if isinstance(state, Mapping):
-            state = {name: value for name, value in state.items() if not str(name).startswith(f"{head}.")}
+            off = tuple(f"{head}." for head in heads)
+            state = {str(name): value for name, value in state.items() if not str(name).startswith(off)}
         network.load_state_dict(state)
     except Exception as error:  # torch raises nearly anything on bad bytes
+        provided = f"what {origin} provides, or " if origin is not None else ""
         raise WeightsError(
-            f"{what}: weights file {path} does not fit: {_reason(error)}; expected what {origin} provides, or a state "
-            f"dict of the same network"
+            f"{what}: weights file {path} does not fit: {_reason(error)}; expected {provided}a state dict of the same "
+            f"network"
         ) from error
 
 
@@ -68,8 +70,9 @@ def _state(content: Any) -> Any:
     for name in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
-    if isinstance(content, Mapping) and content and all(str(name).startswith(_PREFIX) for name in content):
-        return {str(name).removeprefix(_PREFIX): value for name, value in content.items()}
+    for prefix in _PREFIXES:
+        if isinstance(content, Mapping) and content and all(str(name).startswith(prefix) for name in content):
+            content = {str(name).removeprefix(prefix): value for name, value in content.items()}
     return content
 
 

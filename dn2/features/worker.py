@@ -74,7 +74,7 @@ class Worker:
             EmbedderError: the network gave no finite numbers.
         """
         drafts: dict[int, Draft] = {}
-        under_way: deque[tuple[int, list[Item], list[Result], str]] = deque()
+        under_way: deque[tuple[int, list[Item], list[tuple[int, Result]], str]] = deque()
 
         def wanted() -> Iterator[tuple[int, list[Wanted]]]:
             for number, shard in enumerate(shards):
@@ -91,24 +91,27 @@ class Worker:
 
         images = max(1, self._config.batch_size // self._tiles)
         reading = self._config.model_copy(update={"batch_size": images})
+        if self._tiles > self._config.batch_size and not self._config.decode_threads:
+            reading = reading.model_copy(update={"decode_threads": 2})  # what each of them holds is large
         for number, items, limit in read_ahead(wanted(), reader_of(source), self._embedder.preprocessing, reading):
             under_way.append((number, items, self._started(items), limit))
             yield from finished(self._engine.ahead)
         yield from finished(0)
 
-    def _started(self, items: Iterable[Item]) -> list[Result]:
-        """Send all pictures of some images on their way, at most `batch_size` at a time."""
+    def _started(self, items: Iterable[Item]) -> list[tuple[int, Result]]:
+        """Send all pictures of some images on their way, at most `batch_size` at a time; return how many, and what."""
         pixels = [item.pixels for item in items if item.pixels is not None]
         if not pixels:
             return []
         every, size = np.concatenate(pixels), self._config.batch_size
-        return [self._engine.start(every[low : low + size]) for low in range(0, len(every), size)]
+        batches = [every[low : low + size] for low in range(0, len(every), size)]
+        return [(len(batch), self._engine.start(batch)) for batch in batches]
 
-    def _vectors(self, results: list[Result]) -> npt.NDArray[np.float16]:
+    def _vectors(self, results: list[tuple[int, Result]]) -> npt.NDArray[np.float16]:
         """Return (M, T * D) float16 for the M images whose T pictures were sent."""
         if not results:
             return np.zeros((0, self._length), np.float16)
-        every = np.concatenate([checked(self._engine, result()) for result in results])
+        every = np.concatenate([checked(self._engine, result(), count) for count, result in results])
         return every.reshape(-1, self._length)
 
     def provenance(self, shard: Shard) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from dn2.config import check_crop
+from dn2.errors import ConfigError
 
 _ORIENTATION = 0x0112  # EXIF tag
 _TURNS = {
@@ -58,6 +59,18 @@ class Preprocessing:
     jpeg_draft: int = JPEG_DRAFT
     resample: str = "bilinear"
     tiles: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no picture can be brought to.
+
+        Raises:
+            ConfigError: the crop is no side of a square, or larger than what is resized; or there is no such filter.
+        """
+        if not 1 <= self.crop <= self.resize or self.resample not in ("bilinear", "bicubic"):
+            raise ConfigError(
+                f"preprocessing: got resize {self.resize}, crop {self.crop} and resample {self.resample!r}, expected "
+                f"1 <= crop <= resize, in pixels, and bilinear or bicubic"
+            )
 
     def identity(self) -> dict[str, Any]:
         """Return what an embedder's id is made of: what came later counts only where it is not as it was before."""

@@ -33,9 +33,9 @@ class EmbedderName:
             return cls(identity.rpartition("-")[0])
 
     @staticmethod
-    def fits(backbone: str) -> bool:
+    def fits(backbone: object) -> bool:
         """Return True for a name that a backbone can have."""
-        return _BACKBONE.fullmatch(backbone) is not None
+        return isinstance(backbone, str) and _BACKBONE.fullmatch(backbone) is not None
 
     def with_digits(self, digits: str) -> str:
         """Return the id that ends with some hex digits."""

@@ -268,7 +268,12 @@ def with_calibration(record: BankVersion, store: Store, images: Any, scores: npt
 
 
 def _warn(record: BankVersion) -> None:
-    """Say why a small bank cannot promise the false-alarm rate that was asked for."""
+    """Say why a small bank cannot promise the false-alarm rate that was asked for, and if its images are all alike."""
+    if record.threshold == 0 and record.copies < record.images - 1:
+        log.warning(
+            "bank %s: the threshold is 0: to the backbone the normal images look all alike; are its weights good?",
+            record.name,
+        )
     if record.attainable_rate > record.false_alarm_rate:
         log.warning(
             "bank %s: %d calibration images cannot promise a false-alarm rate of %.2f%%, only %.2f%%: "

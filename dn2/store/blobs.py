@@ -33,6 +33,12 @@ def holds_images(place: Location) -> bool:
     with ExitStack() as stack:
         schema = _opened(Pack(place), stack).schema_arrow
     chosen_columns(place.uri, schema.names, [IMAGE], [])
+    twice = [name for name in (f"{IMAGE}.bytes", f"{IMAGE}.path") if name in schema.names and IMAGE in schema.names]
+    if twice:
+        raise ConfigError(
+            f"table {place.uri}: got a column named {twice[0]!r} beside one named {IMAGE!r}, expected one of them: "
+            f"which is meant cannot be known; rename it"
+        )
     if _bytes_column(schema) is not None:
         return True
     if "uri" in schema.names:

@@ -76,7 +76,7 @@ def test_batch_whose_images_are_all_broken_is_reported_with_a_warning(run: Run, 
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--backbone", "resnet99"], WRONG_USE, "backbone: got 'resnet99', expected auto or one of efficientnet_lite0"),
+        (["--backbone", "resnet99"], WRONG_USE, "backbone: got 'resnet99', expected auto, efficientnet_lite0"),
         (["--backbone", "resnet50"], FAILED, "backbone resnet50: got no weights file .*resnet50-0676ba61.pth; put "),
         (["--k", "32"], FAILED, "k: got 32 with 32 different normal images in the bank, expected at least 33"),
         (["--k", "0"], WRONG_USE, r"fit\.k = 0: Input should be greater than or equal to 1"),

@@ -35,6 +35,59 @@ class Maps(Grid):
         return nn.Conv2d(3, 4, 3)
 
 
+class Few(Grid):
+    """Forgets all pictures of a batch but one."""
+
+    def load(self) -> nn.Module:
+        return nn.Sequential(_Means(), _First())
+
+
+class _First(nn.Module):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features[:1]
+
+
+class Raising(Grid):
+    """Raises where it is loaded."""
+
+    def load(self) -> nn.Module:
+        raise RuntimeError("boom")
+
+
+class NoNetwork(Grid):
+    """Loads a function."""
+
+    def load(self) -> nn.Module:
+        return len  # type: ignore[return-value]
+
+
+class Doubles(Grid):
+    """Calculates in float64, which it is not given."""
+
+    def load(self) -> nn.Module:
+        return nn.Sequential(_Means(), nn.Linear(48, 4).double())
+
+
+class NoDigits(Grid):
+    """Gives no sha256."""
+
+    def weights_sha256(self) -> str:
+        return "../x"
+
+
+class Ending(Grid):
+    """Ends the process."""
+
+    def __init__(self) -> None:
+        raise SystemExit(3)
+
+
+class Lite(Grid):
+    """Has the name of a backbone that comes with dn2."""
+
+    name = "efficientnet_lite0"
+
+
 class Nameless:
     """Lacks what a backbone has."""
 

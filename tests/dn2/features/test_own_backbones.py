@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +10,7 @@ import pytest
 from PIL import Image
 
 import dn2
-from dn2.errors import ConfigError, EmbedderError
+from dn2.errors import ConfigError, EmbedderError, WeightsError
 from dn2.features.backbones import Backbone, backbone, embedder_of
 from tests.conftest import make_pictures
 from tests.dn2.features.test_embed import rows_of
@@ -45,9 +48,11 @@ def test_classes_and_objects_are_backbones():
     [
         ("tests.dn2.features.own:Nothing", "AttributeError: module"),
         ("no_such_module:Grid", "ModuleNotFoundError: No module"),
-        ("tests.dn2.features.own:Nameless", "a Nameless, expected an object with name"),
-        ("tests.dn2.features.own:Dashed", "a Dashed, expected an object with name"),
-        ("os:getcwd", "expected an object with name"),
+        ("tests.dn2.features.own:Nameless", "a Nameless, expected an object with a name"),
+        ("tests.dn2.features.own:Dashed", "a Dashed, expected an object with a name"),
+        ("tests.dn2.features.own:Lite", "a Lite, expected an object with a name"),
+        ("tests.dn2.features.own:Ending", "SystemExit: 3"),
+        ("os:getcwd", "expected an object with a name"),
         (":", "ValueError: Empty module name"),
     ],
 )
@@ -62,14 +67,14 @@ def test_bank_of_an_own_backbone_never_names_code_to_be_run(folder: Path, tmp_pa
     dataset = dn2.ingest(folder, store)
     bank = dn2.fit(dn2.embed(dataset, store, config=GRID), store, bank="own")
 
-    with pytest.raises(ConfigError, match="bank 'own' was made with a backbone of somebody's own, grid: give it as"):
+    with pytest.raises(ConfigError, match="bank 'own' was made with a backbone of somebody's own, 'grid': give it as"):
         dn2.embed(dataset, store, bank=bank)
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_backbone_that_does_not_pool_is_refused(folder: Path, tmp_path: Path, engine: str):
     config = dn2.EmbedConfig(backbone="tests.dn2.features.own:Maps", engine=engine)
-    with pytest.raises(EmbedderError, match=r"got an array of shape \(1, 4, 30, 30\), expected \(B, D\): the backbone"):
+    with pytest.raises(EmbedderError, match=r"got an array of shape \(1, 4, 30, 30\) for 1 pictures"):
         dn2.embed(dn2.ingest(folder, tmp_path / "store"), tmp_path / "store", config=config)
     assert list((tmp_path / "store/embeddings").rglob("*")) == []
 
@@ -77,3 +82,60 @@ def test_backbone_that_does_not_pool_is_refused(folder: Path, tmp_path: Path, en
 def test_weights_with_an_own_backbone_are_refused():
     with pytest.raises(ConfigError, match=r"weights: got w.pth with backbone 'tests.dn2.features.own:Grid', expected"):
         backbone("tests.dn2.features.own:Grid", weights="w.pth")
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_backbone_that_forgets_pictures_is_refused(folder: Path, tmp_path: Path, engine: str):
+    """Its one vector would be taken for that of every picture."""
+    config = dn2.EmbedConfig(backbone="tests.dn2.features.own:Few", engine=engine)
+    with pytest.raises(EmbedderError, match=r"got an array of shape \(1, 48\) for \d+ pictures, expected"):
+        dn2.embed(dn2.ingest(folder, tmp_path / "store"), tmp_path / "store", config=config)
+    assert [path.name for path in (tmp_path / "store/embeddings").rglob("*.parquet")] == ["probes.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("Raising", "backbone grid: load() failed: RuntimeError: boom"),
+        ("NoNetwork", "backbone grid: load() failed: TypeError: got a builtin_function_or_method, expected a torch.nn"),
+        ("NoDigits", "backbone grid: weights_sha256() failed: ConfigError: got '../x', expected a sha256"),
+    ],
+)
+def test_what_a_backbone_raises_names_it(folder: Path, tmp_path: Path, name: str, reason: str):
+    config = dn2.EmbedConfig(backbone=f"tests.dn2.features.own:{name}")
+    with pytest.raises(WeightsError, match=re.escape(reason)):
+        dn2.embed(dn2.ingest(folder, tmp_path / "store"), tmp_path / "store", config=config)
+
+
+def test_network_that_fails_on_a_picture_is_named(folder: Path, tmp_path: Path):
+    config = dn2.EmbedConfig(backbone="tests.dn2.features.own:Doubles", engine="torch")
+    with pytest.raises(EmbedderError, match=r"^backbone grid, run by torch .*: failed on a picture: RuntimeError"):
+        dn2.embed(dn2.ingest(folder, tmp_path / "store"), tmp_path / "store", config=config)
+
+
+@pytest.mark.parametrize("embedder", ["tests.dn2.features.hostile:Trap-0123456789ab", "../../x-0123456789ab", "-"])
+def test_store_does_not_decide_what_is_imported(folder: Path, tmp_path: Path, embedder: str):
+    """A version file that names code: nothing of it is imported, and the error is the same."""
+    store = tmp_path / "store"
+    dataset = dn2.ingest(folder, store)
+    bank = dn2.fit(dn2.embed(dataset, store, config=GRID), store, bank="own")
+    hostile = replace(bank, embedder=embedder)
+
+    with pytest.raises(ConfigError, match="was made with a backbone of somebody's own"):
+        dn2.embed(dataset, store, bank=hostile)
+    assert "tests.dn2.features.hostile" not in sys.modules
+
+
+def test_store_does_not_decide_what_is_fetched(folder: Path, tmp_path: Path):
+    store = tmp_path / "store"
+    dataset = dn2.ingest(folder, store)
+    bank = dn2.fit(dn2.embed(dataset, store), store, bank="lite")
+    for weights, why in (("http://127.0.0.1:9/w.pth", "are not on this machine"), ("/nowhere/w.pth", "are not there")):
+        with pytest.raises(WeightsError, match=f"bank 'lite' was trained with the weights {weights}, which {why}"):
+            dn2.embed(dataset, store, bank=replace(bank, weights=weights))
+
+
+@pytest.mark.parametrize("how", [{"resize": 10}, {"crop": 0}, {"resample": "lanczos"}])
+def test_preprocessing_that_cannot_be_is_refused(how: dict):
+    with pytest.raises(ConfigError, match=r"^preprocessing: got resize .*, expected 1 <= crop <= resize"):
+        dn2.Preprocessing(**how)

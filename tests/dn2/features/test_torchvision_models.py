@@ -43,12 +43,12 @@ def test_every_model_gives_one_vector_for_a_picture(name: str):
     model = torchvision_models.model(name)
     side = model.preprocessing.crop
     with torch.device("meta"):
-        network, head = model.build()
+        network, heads = model.build()
         shape = network.eval()(torch.zeros(2, 3, side, side)).shape
 
     assert (len(shape), shape[0]) == (2, 2)
     assert shape[1] == LENGTHS.get(name, shape[1])
-    assert not any(name.startswith(f"{head}.") for name in network.state_dict())
+    assert not any(name.partition(".")[0] in heads for name in network.state_dict())
     assert model.url.startswith("https://download.pytorch.org/models/")
 
 
@@ -118,10 +118,12 @@ def test_engines_agree_on_other_families(name: str, tmp_path: Path, monkeypatch:
     assert (abs(first - second) <= 1e-3 * abs(first).max()).all()
 
 
-def test_scale_of_networks_that_make_their_own_is_that_of_their_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """Torchvision asks for transform_input wherever it loads the weights of these two."""
-    chosen = random_weights("googlenet", tmp_path, monkeypatch)
+@pytest.mark.parametrize("helped", [True, False])
+def test_networks_with_helpers_load_with_and_without_them(helped: bool, tmp_path: Path):
+    """For another number of classes, too; and they scale their input as torchvision does where it loads weights."""
+    trained = torchvision.models.googlenet(weights=None, init_weights=False, num_classes=7, aux_logits=helped)
+    torch.save(trained.state_dict(), tmp_path / "mine.pth")
+    chosen = backbone("googlenet", weights=str(tmp_path / "mine.pth"))
+
     assert isinstance(chosen, Pretrained)
     assert chosen.load().network.transform_input is True

@@ -50,13 +50,28 @@ def test_weights_of_ones_own_are_part_of_the_identity(file: Path):
     assert embedder_of(chosen).weights_sha256 == sha256(file)
 
 
-@pytest.mark.parametrize("wrapped", ["state_dict", "model_state_dict", "model"])
-def test_checkpoints_of_a_training_will_do(file: Path, state: dict[str, torch.Tensor], wrapped: str):
+@pytest.mark.parametrize(
+    ("wrapped", "prefix"), [("state_dict", "module."), ("model_state_dict", "model."), ("model", "")]
+)
+def test_checkpoints_of_a_training_will_do(file: Path, state: dict[str, torch.Tensor], wrapped: str, prefix: str):
     """Whatever they are wrapped in, and with the prefix that several GPUs leave; the optimizer's state is passed by."""
     plain = outputs(backbone("resnet18", weights=str(file)))
-    torch.save({wrapped: {f"module.{name}": value for name, value in state.items()}, "epoch": 3}, file)
+    torch.save({wrapped: {f"{prefix}{name}": value for name, value in state.items()}, "epoch": 3}, file)
 
     torch.testing.assert_close(outputs(backbone("resnet18", weights=str(file))), plain)
+
+
+@pytest.mark.parametrize("content", [{1: torch.zeros(2)}, 3, "text", {}], ids=["numbers", "number", "text", "empty"])
+def test_what_is_no_state_dict_is_refused_in_one_line(file: Path, content: object):
+    torch.save(content, file)
+    with pytest.raises(
+        WeightsError, match=r"^backbone resnet18: weights file .* does not fit: .* of the same network$"
+    ):
+        backbone("resnet18", weights=str(file)).load()
+
+
+def test_capital_digits_will_do(file: Path):
+    assert dn2.EmbedConfig(weights_sha256=sha256(file).upper()).weights_sha256 == sha256(file)
 
 
 def test_number_of_classes_does_not_matter(file: Path, state: dict[str, torch.Tensor]):

@@ -284,3 +284,13 @@ def test_parquet_in_a_bucket(s3_bucket: str, monkeypatch: pytest.MonkeyPatch):
     fs.pipe_file(url, parquet_bytes({"image": ROWS[::-1]}, rows_of_group=90))
     with pytest.raises(ChangedError):
         source.read(files[400].uri, files[400].version)
+
+
+def test_column_called_like_a_field_of_the_images_is_refused(tmp_path: Path):
+    """Parquet calls both by the same name: the bytes of either could be meant."""
+    rows = [{"bytes": b"one"}]
+    path = write_parquet(tmp_path / "both.parquet", {"image.bytes": [b"other"], "image": rows})
+    with pytest.raises(
+        ConfigError, match=r"got a column named 'image.bytes' beside one named 'image'"
+    ):
+        dn2.ingest(path, tmp_path / "store")
