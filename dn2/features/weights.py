@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle  # only for the name of its error: nothing is ever unpickled without weights_only
+from collections import OrderedDict
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -52,11 +53,7 @@ def load_state(network: nn.Module, path: Path, *, heads: tuple[str, ...], what: 
         WeightsError: the file is damaged, holds other things than tensors, or tensors of another network.
     """
     try:
-        state = _state(torch.load(path, map_location="cpu", weights_only=True))
-        if isinstance(state, Mapping):
-            off = tuple(f"{head}." for head in heads)
-            state = {str(name): value for name, value in state.items() if not str(name).startswith(off)}
-        network.load_state_dict(state)
+        network.load_state_dict(_state(torch.load(path, map_location="cpu", weights_only=True), heads))
     except Exception as error:  # torch raises nearly anything on bad bytes
         provided = f"what {origin} provides, or " if origin is not None else ""
         raise WeightsError(
@@ -65,15 +62,23 @@ def load_state(network: nn.Module, path: Path, *, heads: tuple[str, ...], what: 
         ) from error
 
 
-def _state(content: Any) -> Any:
-    """Return the state dict in what a file holds."""
+def _state(content: Any, heads: tuple[str, ...]) -> Any:
+    """Return the state dict in what a file holds, without the heads; anything else as it is, for torch to refuse."""
     for name in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
+    if not isinstance(content, Mapping):
+        return content
+    state = {str(name): value for name, value in content.items()}
+    versions = {str(name): value for name, value in getattr(content, "_metadata", {}).items()}  # of each layer's form
     for prefix in _PREFIXES:
-        if isinstance(content, Mapping) and content and all(str(name).startswith(prefix) for name in content):
-            content = {str(name).removeprefix(prefix): value for name, value in content.items()}
-    return content
+        if state and all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+            versions = {name.removeprefix(prefix): value for name, value in versions.items()}
+    off = tuple(f"{head}." for head in heads)
+    found = OrderedDict((name, value) for name, value in state.items() if not name.startswith(off))
+    found._metadata = versions  # type: ignore[attr-defined]  # where torch looks for it
+    return found
 
 
 def _reason(error: Exception) -> str:

@@ -60,7 +60,9 @@ def test_regnets_give_one_vector_for_a_picture():
         assert network.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 400)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1", "densenet121"])
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1", "densenet121", "mnasnet0_5"]
+)
 def test_features_are_the_last_stage_averaged_over_the_picture(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -81,7 +83,7 @@ def test_features_are_the_last_stage_averaged_over_the_picture(
         ours = chosen.load()(pixels)
 
     last = [one for one in maps if one.ndim == 4][-1]
-    expected = (last.relu() if name == "densenet121" else last).mean((2, 3))
+    expected = (last.relu() if name == "densenet121" else last).mean((2, 3))  # it calls that as a function
     torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-4)
 
 
