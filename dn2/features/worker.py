@@ -24,6 +24,7 @@ from dn2.records import EmbedderName, Shard
 from dn2.store.storage import Store
 
 _KEPT = 4  # engines that a process keeps for the next call
+_ENGINE_SETTINGS = {"backbone", "crop", "weights", "weights_sha256", "engine", "device", "precision"}
 
 
 def embedder_for(config: EmbedConfig) -> tuple[Backbone, Embedder]:
@@ -57,7 +58,8 @@ class Worker:
     def __init__(self, config: EmbedConfig, number: int, store: Store) -> None:
         self._config, self._store = config, store
         self._embedder = embedder_for(config)[1]
-        self._engine = _engine(self._embedder.id, config.model_copy(update={"batch_size": 1, "shard_size": 1}), number)
+        needed = EmbedConfig(**config.model_dump(include=_ENGINE_SETTINGS))  # the others load nothing else
+        self._engine = _engine(self._embedder.id, needed, number)
         self._length = check_engine(store, self._embedder, self._engine)
         self._tiles = EmbedderName.parse(self._embedder.id).tiles
 

@@ -85,7 +85,11 @@ EMBEDDINGS = Schema(
             _IMAGE_ID,
             _URI,
             *_GROUPING,
-            _optional("embedding", _VECTOR, "one number for each channel of the network, of an image in tiles one tile after the other; null where rejected"),
+            _optional(
+                "embedding",
+                _VECTOR,
+                "one number for each channel of the network, and that for each tile; null where rejected",
+            ),
             _optional("content_sha256", pa.string(), "of the file's bytes; null where it could not be read"),
             _optional("width", pa.int32(), "pixels, as shown (EXIF orientation applied); null where rejected"),
             _optional("height", pa.int32(), "pixels, as shown (EXIF orientation applied); null where rejected"),
