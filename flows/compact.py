@@ -6,6 +6,7 @@ from prefect import flow
 
 import dn2
 import tasks.steps as step
+from dn2.errors import Dn2Error
 from dn2.house.compact import dataset_names
 from dn2.records import Compacted
 from flows.artifacts import show_compacted
@@ -20,6 +21,13 @@ def compact(parameters: CompactParameters) -> tuple[Compacted, ...]:
     store.check_writable()
     with watched():
         names = [parameters.dataset] if parameters.dataset is not None else dataset_names(store)
-        done = tuple(step.compact(parameters.store, name) for name in names)
-        show_compacted(done, store.uri)
-    return done
+        done, failed = [], []
+        for name in names:
+            try:
+                done.append(step.compact(parameters.store, name))
+            except Dn2Error as error:  # a damaged dataset: the others are merged all the same
+                failed.append(error)
+        show_compacted(tuple(done), store.uri)
+        if failed:
+            raise failed[0]
+    return tuple(done)

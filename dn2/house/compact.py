@@ -11,7 +11,7 @@ from logging import getLogger
 from typing import Any
 
 from dn2.config import check_name
-from dn2.errors import NotFoundError
+from dn2.errors import ConfigError, NotFoundError, SchemaError
 from dn2.house.alike import ALL, NONE, Alike, longest_prefix
 from dn2.house.copies import Settings, copy_shards, found_settings
 from dn2.house.marks import Marks, marks_of
@@ -60,15 +60,28 @@ def compact(store: str | os.PathLike[str] | Store, *, dataset: str) -> Compacted
 
 
 def dataset_names(store: str | os.PathLike[str] | Store) -> list[str]:
-    """Return the sorted names of the datasets of a store that have a manifest part.
+    """Return the names of the datasets of a store that have a manifest part: sorted, but damaged ones last.
+
+    Whoever merges one after the other has merged the others when a damaged one stops it. A folder with a name that no
+    dataset has is passed over with a warning.
 
     Raises:
-        ConfigError: a folder among them has a name that no dataset has.
-        SchemaError: a merged part is damaged.
         StoreError: the store cannot be read.
     """
     store = Store.open(store)
-    return [name for name in store.names("manifests") if all_parts(store, name).counted and check_name(name)]
+    sound, damaged = [], []
+    for name in store.names("manifests"):
+        try:
+            parts = all_parts(store, check_name(name)).counted
+            for part in parts:
+                count_rows(store, layout.manifest(name, part), MANIFEST)
+        except ConfigError as error:
+            log.warning("store %s: a folder of manifests was passed over: %s", store.uri, error)
+        except SchemaError:
+            damaged.append(name)
+        else:
+            sound += [name] if parts else []
+    return [*sound, *damaged]
 
 
 def _compacted(store: Store, dataset: str) -> Compacted:

@@ -30,15 +30,17 @@ class Doomed:
 
     Attributes:
         kind: a key of KINDS.
-        path: a file, or a folder with all that is in it.
+        path: a file, or a folder.
         size: what it takes.
-        files: the files to remove, in this order; empty for a folder.
+        files: the files to remove, in this order.
+        is_folder: the folder goes as well, if nothing else lies in it.
     """
 
     kind: str
     path: str
     size: Size
-    files: tuple[str, ...] = ()
+    files: tuple[str, ...]
+    is_folder: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,11 @@ class Limits:
         return modified is not None and self.now - modified > DAY
 
     def beyond(self, things: Iterable[tuple[str, float]]) -> set[str]:
-        """Return which of some things, each with its time, are too many or too old."""
+        """Return which of some things, each with its time, are too many or too old; never one that is not `old`."""
         if self.reports is None and self.age is None:
             return set()
         newest_first = sorted(things, key=lambda one: (-one[1], one[0]))
         beyond = {name for name, _ in newest_first[self.reports :]} if self.reports is not None else set()
         if self.age is not None:
             beyond |= {name for name, modified in newest_first if self.now - modified > self.age * DAY}
-        return beyond
+        return beyond & {name for name, modified in newest_first if self.old(modified)}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from dn2.errors import NotFoundError
 from dn2.images.manifest import is_merged, made_of
 from dn2.neighbors.versions import pointed_at
+from dn2.scoring.watermark import is_scored
 from dn2.store import layout
 from dn2.store.documents import WATERMARK, write_document
 from dn2.store.storage import Store
@@ -77,3 +79,49 @@ def marks_of(store: Store, dataset: str, parts: Sequence[str]) -> Marks:
         if found:
             by_bank[bank] = found
     return Marks(dataset, by_bank)
+
+
+def standing(
+    store: Store, dataset: str, counted: Sequence[str], marks: Iterable[tuple[str, str]]
+) -> set[tuple[str, str]]:
+    """Return which marks of replaced parts must stay: nothing else says that a merged part is scored.
+
+    A run that began before the merge, and ended after it, has marked the parts that it knew. Its version's marks stay
+    until the merged part has one of its own; those that do not cover it, until it has one of any version.
+
+    Args:
+        store: where dn2 keeps its files.
+        dataset: name of the dataset.
+        counted: its manifest parts.
+        marks: part and version of each mark of one bank.
+
+    Raises:
+        SchemaError: a merged part is damaged.
+        StoreError: the store cannot be read.
+    """
+    versions: dict[str, set[str]] = {}  # that have marked a part
+    parts: dict[str, set[str]] = {}  # that a version has marked
+    for part, version in marks:
+        versions.setdefault(part, set()).add(version)
+        parts.setdefault(version, set()).add(part)
+    found = set()
+    for merged in counted:
+        own = versions.get(merged, set())
+        for part in _below(store, dataset, merged):
+            for version in versions.get(part, set()) - own:
+                if not own or is_scored(store, dataset, merged, parts[version]):
+                    found.add((part, version))
+    return found
+
+
+def _below(store: Store, dataset: str, part: str) -> Iterator[str]:
+    """Yield the parts that a part was made of, and those that these were made of, as far as that is known."""
+    if not is_merged(part):
+        return
+    try:
+        names = made_of(store, dataset, part)
+    except NotFoundError:  # pruned
+        return
+    for name in names:
+        yield name
+        yield from _below(store, dataset, name)

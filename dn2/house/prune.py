@@ -12,7 +12,6 @@ from dn2.house.stale import Plan, plan
 from dn2.overview.inventory import Inventory
 from dn2.progress import advance
 from dn2.records import Pruned, Size, Stale
-from dn2.reports.files import SUMMARY
 from dn2.store.storage import Store
 
 log = getLogger(__name__)
@@ -31,7 +30,8 @@ def prune(
 
     What any version of a bank needs stays: its own files, its embedder, its cleaning, and the shards and thumbnails
     that its rows name. So does what a report that stays needs: its scores, and the shards of its pictures. What was
-    written or replaced less than a day ago stays for the runs that are under way.
+    written or replaced less than a day ago stays for the runs that are under way. Whatever has no name that dn2 gives,
+    or lies behind a link to another folder, is not touched.
 
     What makes a thing whole is removed first, so that a killed run leaves nothing that looks like a result; the next
     one goes on where it was.
@@ -84,20 +84,9 @@ def legible(name: str) -> str:
 
 def _remove(store: Store, doomed: Sequence[Doomed]) -> None:
     for one in doomed:
-        files = one.files or sorted((file.path for file in store.walk(one.path)), key=_order)
-        for path in files:
+        for path in one.files:
             store.remove(path)
-        if not one.files:
+        if one.is_folder:
             store.remove_empty(one.path)
         advance("prune", 1, total=len(doomed))
     log.info("store %s: %d things removed", store.uri, len(doomed))
-
-
-def _order(path: str) -> tuple[int, str]:
-    """Sort the files of a folder: first what makes it whole, last what the others depend on."""
-    name = path.rpartition("/")[2]
-    if name == SUMMARY:
-        return 0, path
-    if name == "probes.parquet":
-        return 3, path
-    return (2 if name.endswith(".thumbnails.parquet") else 1), path

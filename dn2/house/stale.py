@@ -7,22 +7,23 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from dn2.errors import NotFoundError
 from dn2.house.copies import SHARD
 from dn2.house.limits import KINDS, Doomed, Limits
+from dn2.house.marks import standing
 from dn2.house.needed import Needed, needed_by_banks, scores_of
+from dn2.house.ours import Ours, is_ours
 from dn2.house.vanished import Lives, lives_of
 from dn2.images.manifest import Parts, all_parts
 from dn2.overview.inventory import Inventory
 from dn2.records import Size
+from dn2.reports.files import SUMMARY
 from dn2.store import layout
 from dn2.store.listing import StoredFile
 from dn2.store.storage import Store
 
 _THUMBNAILS = ".thumbnails.parquet"
-_OURS = re.compile(  # what somebody else has put into a store is none of our business
-    r"(reports|scores)/[^/]+/[0-9a-f]{16}|cleaning/[0-9a-f]{16}|rejects/[^/]+/[0-9a-f]{16}\.parquet|"
-    r"embeddings/.+-[0-9a-f]{12}|watermarks/[^/]+/[^/]+/\d+-[0-9a-f]{16}(-all)?-[0-9a-f]{16}\.json"
-)
+_FOLDER = re.compile(r"((reports|scores)/[^/]+|cleaning)/[0-9a-f]{16}")  # one report, one batch's scores, one cleaning
 
 
 @dataclass(slots=True)
@@ -50,16 +51,28 @@ def plan(store: str | os.PathLike[str] | Store, limits: Limits, *, seen: Invento
         quick: leave out what only the union of all manifest parts can tell: vanished images.
 
     Raises:
-        NotFoundError: a file that tells what is needed is missing.
+        NotFoundError: a file that tells what is needed is missing, or lies behind a link that leads nowhere.
         SchemaError: one is damaged.
         StoreError: the store cannot be read.
     """
     store = Store.open(store)
+    _check_links(store)
     found = _Search(store, limits, seen, quick)
     found.run()
     order = list(KINDS)
     found.plan.doomed.sort(key=lambda one: order.index(one.kind))
     return found.plan
+
+
+def _check_links(store: Store) -> None:
+    """Raise if a folder that tells what is needed is a link to nowhere: it would look as if nothing were needed."""
+    for top in ("banks", "manifests", "reports") if store.is_local else ():
+        for path in (top, *(f"{top}/{name}" for name in store.names(top))):
+            place = store.local(path)
+            if place is not None and place.is_symlink() and not place.exists():
+                raise NotFoundError(
+                    f"{store.uri_of(path)}: got a link to {place.readlink()}, which is not there; mount it"
+                )
 
 
 @dataclass(slots=True)
@@ -80,10 +93,6 @@ class _Shard:
     def path(self) -> str:
         return self.files[0].path.removesuffix(_THUMBNAILS).removesuffix(".parquet") + ".parquet"
 
-    def doomed(self, kind: str) -> Doomed:
-        files = sorted(self.files, key=lambda file: file.path.endswith(_THUMBNAILS))  # what makes it whole goes first
-        return Doomed(kind, self.path, Size(len(files), sum(one.size for one in files)), tuple(f.path for f in files))
-
 
 class _Search:
     """One look for what nobody needs; what is dear to know is read when it is asked for first."""
@@ -91,6 +100,7 @@ class _Search:
     def __init__(self, store: Store, limits: Limits, seen: Inventory, quick: bool) -> None:
         self.plan = Plan()
         self._store, self._limits, self._seen, self._quick = store, limits, seen, quick
+        self._ours = Ours(store)
         self._times = {file.path: file.modified for file in seen.files["manifests"]}
         self._parts: dict[str, Parts] = {}
         self._needed_shards: set[str] | None = None
@@ -108,11 +118,17 @@ class _Search:
         self._rejects()
         for file in self._seen.files[".tmp"]:
             if self._limits.old(file.modified):
-                self._add("unfinished", file)
+                self._add("unfinished", file.path, [file])
 
-    def _add(self, kind: str, *files: StoredFile) -> None:
-        size = Size(len(files), sum(file.size for file in files))
-        self.plan.doomed.append(Doomed(kind, files[0].path, size, tuple(file.path for file in files)))
+    def _add(self, kind: str, path: str, found: Sequence[StoredFile], *, is_folder: bool = False) -> None:
+        """Doom those of some files that are dn2's own, if there are any."""
+        files = sorted((file for file in found if self._ours.has(file.path)), key=_order)
+        if files:
+            size = Size(len(files), sum(file.size for file in files))
+            self.plan.doomed.append(Doomed(kind, path, size, tuple(file.path for file in files), is_folder))
+
+    def _add_folder(self, kind: str, path: str) -> None:
+        self._add(kind, path, self._ours.files_in(path), is_folder=True)
 
     def _is_needed(self, path: str) -> bool:
         if self._needed_shards is None:
@@ -135,42 +151,44 @@ class _Search:
         return self._limits.old(self._times.get(layout.manifest(dataset, parts.replaced[part])))
 
     def _reports(self) -> None:
-        folders = {path: folder for path, folder in self._seen.folders.items() if _OURS.fullmatch(path)}
+        folders = {path: folder for path, folder in self._seen.folders.items() if _FOLDER.fullmatch(path)}
+        whole = []
         by_bank: dict[str, list[tuple[str, float]]] = {}
         for path, folder in folders.items():
             if path.startswith("reports/") and folder.whole is not None:
-                by_bank.setdefault(path.split("/")[1], []).append((path, folder.whole))
+                whole.append(path)
+                if self._ours.has(f"{path}/{SUMMARY}"):
+                    by_bank.setdefault(path.split("/")[1], []).append((path, folder.whole))
             elif not path.startswith("scores/") and folder.whole is None and self._limits.old(folder.newest):
-                self.plan.doomed.append(Doomed("unfinished", path, folder.size))
+                self._add_folder("unfinished", path)
         beyond = set().union(*(self._limits.beyond(reports) for reports in by_bank.values()))
-        whole = [path for reports in by_bank.values() for path, _ in reports]
         self._reports_that_stay = [path for path in whole if path not in beyond]
-        self.plan.doomed += [Doomed("reports", path, folders[path].size) for path in sorted(beyond)]
+        for path in sorted(beyond):
+            self._add_folder("reports", path)
         if self._limits.reports is None and self._limits.age is None:
             return
         told = {path: scored.folder for path in whole if (scored := scores_of(self._store, path)) is not None}
         kept = {told[path] for path in self._reports_that_stay if path in told}
-        theirs = {told[path] for path in beyond if path in told}
         for path, folder in sorted(folders.items()):
-            if path.startswith("scores/") and path not in kept and (path in theirs or self._limits.old(folder.newest)):
-                self.plan.doomed.append(Doomed("scores", path, folder.size))
+            if path.startswith("scores/") and path not in kept and self._limits.old(folder.newest):
+                self._add_folder("scores", path)
 
     def _unused_embedders(self) -> set[str]:
         newest: dict[str, float] = {}
+        files: dict[str, list[StoredFile]] = {}
         for file in self._seen.files["embeddings"]:
             embedder = file.path.split("/")[1]
-            if not _OURS.fullmatch(f"embeddings/{embedder}"):
+            if not is_ours(file.path):
                 continue
+            files.setdefault(embedder, []).append(file)
             time_ = float("inf") if file.modified is None else file.modified
             newest[embedder] = max(newest.get(embedder, 0.0), time_)
         unused = {name for name, last in newest.items() if name not in self._banks.embedders and self._limits.old(last)}
         if not self._banks.versions and newest:
             unused -= {max(newest, key=lambda name: (newest[name], name))}
-        if unused:
-            paths = (file.path for file in self._seen.files["embeddings"])
-            unused -= {path.split("/")[1] for path in paths if path.split("/")[1] in unused and self._is_needed(path)}
+        unused -= {name for name in unused if any(self._is_needed(file.path) for file in files[name])}
         for name in sorted(unused):
-            self.plan.doomed.append(Doomed("embedders", f"embeddings/{name}", self._seen.size("embeddings", name)))
+            self._add("embedders", f"embeddings/{name}", files[name], is_folder=True)
         return unused
 
     def _shards(self, unused: set[str]) -> None:
@@ -179,11 +197,11 @@ class _Search:
             old = all(self._limits.old(file.modified) for file in shard.files)
             if not shard.is_whole:
                 if old:
-                    self.plan.doomed.append(shard.doomed("unfinished"))
+                    self._add("unfinished", shard.path, shard.files)
             elif shard.part in self._parts_of(shard.dataset).counted:
                 by_dataset.setdefault(shard.dataset, []).append(shard)
             elif old and self._replaced_for_good(shard.dataset, shard.part) and not self._is_needed(shard.path):
-                self.plan.doomed.append(shard.doomed("shards"))
+                self._add("shards", shard.path, shard.files)
         if not self._quick:
             self.plan.vanished_rows = 0
             for dataset, shards in sorted(by_dataset.items()):
@@ -207,7 +225,7 @@ class _Search:
                 self.plan.vanished_rows = (self.plan.vanished_rows or 0) + rows - living
                 self.plan.vanished_bytes += sum(file.size for file in shard.files) * (rows - living) // rows
             else:
-                self.plan.doomed.append(shard.doomed("vanished"))
+                self._add("vanished", shard.path, shard.files)
 
     def _grouped(self, unused: set[str]) -> Iterator[_Shard]:
         """Yield the shards of the embedders that stay, each with its thumbnails."""
@@ -216,7 +234,7 @@ class _Search:
             names = file.path.split("/")
             base = names[-1].replace(_THUMBNAILS, ".parquet")
             match = SHARD.fullmatch(base) if len(names) == 4 and names[1] not in unused else None
-            if match:
+            if match and self._ours.has(file.path):
                 rows = int(match[2]), int(match[3])
                 key = "/".join([*names[:-1], base])
                 found.setdefault(key, _Shard(names[1], names[2], match[1], rows)).files.append(file)
@@ -229,30 +247,40 @@ class _Search:
             for part in sorted(parts.replaced, key=lambda name: (int(name.partition("-")[0]), name)):
                 file = files.get(layout.manifest(dataset, part))
                 if file is not None and self._replaced_for_good(dataset, part):
-                    self._add("parts", file)
+                    self._add("parts", file.path, [file])
 
     def _marks(self) -> None:
+        by_folder: dict[str, dict[StoredFile, tuple[str, str]]] = {}
         for file in sorted(self._seen.files["watermarks"], key=lambda file: file.path):
-            names = file.path.split("/")
-            if not _OURS.fullmatch(file.path) or not self._limits.old(file.modified):
-                continue
-            part = names[3].removesuffix(".json").rpartition("-")[0]
-            if self._replaced_for_good(names[2], part):
-                self._add("marks", file)
+            if is_ours(file.path):
+                folder, _, name = file.path.rpartition("/")
+                part, _, version = name.removesuffix(".json").rpartition("-")
+                by_folder.setdefault(folder, {})[file] = part, version
+        for folder, marks in by_folder.items():
+            dataset = folder.rpartition("/")[2]
+            gone = {
+                file: mark
+                for file, mark in marks.items()
+                if self._limits.old(file.modified) and self._replaced_for_good(dataset, mark[0])
+            }
+            stay = standing(self._store, dataset, self._parts_of(dataset).counted, marks.values()) if gone else set()
+            for file, mark in gone.items():
+                if mark not in stay:
+                    self._add("marks", file.path, [file])
 
     def _cleanings(self) -> None:
         whole = [
             (path, folder.whole)
             for path, folder in self._seen.folders.items()
-            if path.startswith("cleaning/") and folder.whole is not None and _OURS.fullmatch(path)
+            if folder.whole is not None and self._ours.has(f"{path}/{SUMMARY}") and path.startswith("cleaning/")
         ]
         for path in sorted(self._limits.beyond(whole) - self._banks.cleanings):
-            self.plan.doomed.append(Doomed("cleanings", path, self._seen.folders[path].size))
+            self._add_folder("cleanings", path)
 
     def _rejects(self) -> None:
         by_dataset: dict[str, list[StoredFile]] = {}
         for file in self._seen.files["rejects"]:
-            if not _OURS.fullmatch(file.path):
+            if not self._ours.has(file.path):
                 continue
             by_dataset.setdefault(file.path.rpartition("/")[0], []).append(file)
         for files in by_dataset.values():
@@ -260,4 +288,14 @@ class _Search:
             beyond = self._limits.beyond(times)
             for file in files:
                 if file.path in beyond:
-                    self._add("rejects", file)
+                    self._add("rejects", file.path, [file])
+
+
+def _order(file: StoredFile) -> tuple[int, str]:
+    """Sort the files of one thing: first what makes it whole, last what the others depend on."""
+    name = file.path.rpartition("/")[2]
+    if name == SUMMARY:
+        return 0, file.path
+    if name == "probes.parquet":
+        return 3, file.path
+    return (2 if name.endswith(_THUMBNAILS) else 1), file.path

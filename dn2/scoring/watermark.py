@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from dn2.errors import NotFoundError
 from dn2.images.manifest import is_merged, made_of
 from dn2.records import BankVersion, Dataset, GroupBankVersion, GroupReport, Report
 from dn2.store import layout
@@ -34,14 +35,29 @@ def unscored(
     names = store.names(layout.watermarks(bank.name, dataset.name))
     marks = (name.removesuffix(".json").rpartition("-") for name in names)
     scored = {part for part, _, version in marks if not rescore or version == bank.version}
-    return tuple(part for part in dataset.parts if not _is_scored(store, dataset.name, part, scored))
+    return tuple(part for part in dataset.parts if not is_scored(store, dataset.name, part, scored))
 
 
-def _is_scored(store: Store, dataset: str, part: str, scored: set[str]) -> bool:
-    """Return whether a part is marked, or was made while all the parts that it is made of were being scored."""
+def is_scored(store: Store, dataset: str, part: str, scored: set[str]) -> bool:
+    """Return whether a part is marked, or was made while all the parts that it is made of were being scored.
+
+    Args:
+        store: where dn2 keeps its files.
+        dataset: name of the dataset.
+        part: one of its manifest parts. A merged one that is not there any more is scored only if it is marked.
+        scored: the parts that are marked.
+
+    Raises:
+        SchemaError: a merged part is damaged.
+        StoreError: the store cannot be read.
+    """
     if part in scored or not is_merged(part):
         return part in scored
-    return all(_is_scored(store, dataset, one, scored) for one in made_of(store, dataset, part))
+    try:
+        below = made_of(store, dataset, part)
+    except NotFoundError:  # merged once more, and pruned
+        return False
+    return all(is_scored(store, dataset, one, scored) for one in below)
 
 
 def mark(

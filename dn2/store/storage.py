@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import stat
 import tempfile
 import time
 import uuid
@@ -19,6 +21,7 @@ from dn2.store.listing import StoredFile, walk
 
 _STALE = 24 * 3600  # seconds after which an unfinished file cannot belong to a running process
 _TEMPORARY = ".tmp"  # unfinished files lie here; no reader ever looks inside
+_UNFINISHED = re.compile(r"[0-9a-f]{32}(\.[^/]*)?")  # their names, see `create`
 
 
 class Store:
@@ -75,12 +78,17 @@ class Store:
             ) from (error.__cause__ or error)
 
     def _sweep(self) -> None:
-        """Remove unfinished files that killed processes left more than a day ago."""
-        if self.is_local:
-            for file in Path(self._full(_TEMPORARY)).iterdir():
-                with suppress(FileNotFoundError):  # swept by another process
-                    if time.time() - file.stat().st_mtime > _STALE:
-                        file.unlink()
+        """Remove unfinished files that killed processes left more than a day ago; never anything behind a link."""
+        folder = Path(self._full(_TEMPORARY))
+        if not self.is_local or folder.is_symlink():
+            return
+        for file in folder.iterdir():
+            if not _UNFINISHED.fullmatch(file.name):
+                continue
+            with suppress(FileNotFoundError):  # swept by another process
+                status = file.lstat()
+                if stat.S_ISREG(status.st_mode) and time.time() - status.st_mtime > _STALE:
+                    file.unlink()
 
     @contextmanager
     def _errors(self, verb: str, path: str) -> Iterator[None]:

@@ -109,16 +109,63 @@ def test_damage_stops_prune_and_show_tells_the_rest(run: Run, tmp_path: Path):
     assert "what nobody needs any more is not known while something cannot be read\n" in shown.out
 
 
-def test_hostile_name_of_an_unfinished_file_is_told_as_text(run: Run, tmp_path: Path):
+def test_hostile_names_of_our_files_are_told_as_text_and_those_of_others_are_left_alone(run: Run, tmp_path: Path):
     Full(str(tmp_path / "dn2-store"), tmp_path / "photos")
-    name = os.fsdecode(b"\xff[bold]\n\x1b[31m")
-    (tmp_path / "dn2-store" / ".tmp" / name).write_bytes(b"half")
-    os.utime(tmp_path / "dn2-store" / ".tmp" / name, (10**9, 10**9))
+    names = [os.fsdecode(name) for name in (b"\xff[bold]\x1b[31m-0123456789ab", b"\xff[bold]\n\x1b[31m")]
+    paths = [
+        tmp_path / "dn2-store" / "embeddings" / names[0] / "probes.parquet",
+        tmp_path / "dn2-store" / ".tmp" / names[0],
+        tmp_path / "dn2-store" / "manifests" / names[1] / f"000001-{1:016x}.parquet",
+    ]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"old")
+        os.utime(path, (10**9, 10**9))
     done = run("prune")
     assert (done.code, done.err) == (0, "")
-    assert "    .tmp/\\udcff[bold]\\n\\x1b[31m\n" in done.out
+    assert (
+        "  embedders that no bank uses: 1 (1 file, 3 bytes)\n    embeddings/\\udcff[bold]\\x1b[31m-0123456789ab\n"
+        in done.out
+    )
+    assert ".tmp" not in done.out
     assert run("prune", "--yes").code == 0
-    assert not (tmp_path / "dn2-store" / ".tmp" / name).exists()
+    assert [path.exists() for path in paths] == [False, True, True]
+    done = run("compact", "--all")
+    assert (done.code, done.out.count("nothing to merge\n")) == (0, 1)
+    assert "warning: store " in done.err
+    assert "a folder of manifests was passed over: name '\\udcff[bold]\\n\\x1b[31m' cannot be used: " in done.err
+
+
+def test_damaged_shard_does_not_keep_other_datasets_from_being_merged(run: Run, tmp_path: Path):
+    """The dataset whose name comes first is damaged; the error is told when the others are done."""
+    store = tmp_path / "store"
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        for number in (3, 5):
+            make_pictures(folder, number)
+            assert run("embed", folder, "--store", store, "--dataset", name).code == 0
+    shard = next((store / "embeddings").rglob("a/*[0-9a-f].parquet"))
+    shard.write_bytes(shard.read_bytes()[:-50])
+
+    done = run("compact", "--all", "--store", store)
+
+    assert done.code == FAILED
+    assert re.search(r"error: .*/a/.* got a damaged file", done.err)
+    assert len(part_names(Store.open(store), "a")) == 2
+    assert len(part_names(Store.open(store), "b")) == 1
+
+
+def test_damaged_dataset_does_not_keep_the_others_from_being_merged(run: Run, tmp_path: Path):
+    Full(str(tmp_path / "dn2-store"), tmp_path / "photos")
+    for count in (2, 3):
+        make_pictures(tmp_path / "new", count)
+        dn2.ingest(tmp_path / "new", tmp_path / "dn2-store", dataset="new")
+    damaged = tmp_path / "dn2-store" / "manifests" / "damaged" / f"000001-{1:016x}-all.parquet"
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"x")
+    check(run("compact", "--all"), FAILED, f"file://{damaged}: ")
+    (part,) = part_names(Store.open(tmp_path / "dn2-store"), "new")
+    assert part.endswith("-all")
 
 
 @pytest.mark.parametrize(

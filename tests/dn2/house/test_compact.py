@@ -11,6 +11,7 @@ import pytest
 
 import dn2
 from dn2.errors import ConfigError, NotFoundError, SchemaError, StoreError
+from dn2.house.compact import dataset_names
 from dn2.images.manifest import all_parts, part_names
 from dn2.scoring.watermark import mark, unscored
 from dn2.store import layout
@@ -298,6 +299,26 @@ def test_unknown_dataset_and_bad_name_are_refused(nights: Nights):
         dn2.compact(nights.store, dataset="nope")
     with pytest.raises(ConfigError, match=r"name '\.\./x' cannot be used"):
         dn2.compact(nights.store, dataset="../x")
+
+
+def test_foreign_folders_are_passed_over_and_damaged_datasets_come_last(
+    nights: Nights, caplog: pytest.LogCaptureFixture
+):
+    root = Path(nights.store) / "manifests"
+    shutil.copytree(root / "inbox", root / "we ird")
+    shutil.copytree(root / "inbox", root / "damaged")
+    (root / "damaged" / f"000009-{1:016x}-all.parquet").write_bytes(b"x")
+    shutil.copytree(root / "inbox", root / "empty file")
+    shutil.copytree(root / "inbox", root / "a-torn-one")
+    next((root / "a-torn-one").iterdir()).write_bytes(b"")
+    (root / "notes.txt").write_text("mine")
+    (root / "nothing").mkdir()
+    assert dataset_names(nights.store) == ["inbox", "normal", "a-torn-one", "damaged"]
+    told = [record.getMessage() for record in caplog.records]
+    assert [line.partition(" cannot be used: ")[0] for line in told] == [
+        f"store file://{nights.store}: a folder of manifests was passed over: name '{name}'"
+        for name in ("empty file", "we ird")
+    ]
 
 
 @pytest.mark.parametrize("broken", [{"replaces": "x"}, {"replaces": []}, {}, {"replaces": [1]}], ids=str)

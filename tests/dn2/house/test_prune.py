@@ -8,6 +8,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -18,7 +19,8 @@ from dn2.errors import ConfigError, NotFoundError, SchemaError, StoreError
 from dn2.house.limits import DAY, KINDS
 from dn2.images.manifest import part_names
 from dn2.records import Pruned
-from dn2.scoring.watermark import unscored
+from dn2.scoring.watermark import mark, unscored
+from dn2.store import layout
 from dn2.store.storage import Store
 from tests.conftest import make_pictures
 from tests.dn2.house.nights import CONFIG, RATE, Nights, build, embeddings, files, ingest, night, union
@@ -180,6 +182,8 @@ def test_embedder_that_no_version_uses_goes_and_those_of_old_versions_stay(tmp_p
         )
         if number < 3:
             dn2.fit(normal, store, bank="parts", config=RATE)
+    for path in (tmp_path / "store" / "embeddings" / f"net3-{3:012x}" / "n3").iterdir():  # as embed names them
+        path.rename(path.with_name(f"000001-{3:016x}-{path.stem.partition('.')[0]}-{3:08x}.parquet"))
     before = files(str(tmp_path / "store"))
     assert kinds(dn2.prune(store)) == {}  # it may just be being filled
     found = dn2.prune(store, now=later(), yes=True)
@@ -232,7 +236,7 @@ def test_thumbnail_of_a_vanished_image_is_gone_for_good_after_compact_and_prune(
 
 
 def test_unfinished_files_go_after_a_day(nights: Nights):
-    temporary = Path(nights.store) / ".tmp" / "0123.parquet"
+    temporary = Path(nights.store) / ".tmp" / f"{123:032x}.parquet"
     temporary.parent.mkdir(exist_ok=True)
     temporary.write_bytes(b"half")
     report = Path(nights.store) / "reports" / "parts" / ("0" * 16) / "part-00000.parquet"
@@ -255,18 +259,213 @@ def test_what_somebody_else_put_there_stays_and_hostile_names_are_told_as_text(n
         root / "watermarks" / "parts" / "inbox" / "x.json",
         root / "manifests" / "inbox" / "x.parquet",
         root / os.fsdecode(b"\xff\xfe\n") / "x",
+        root / ".tmp" / "notes.txt",
+        root / ".tmp" / os.fsdecode(b"\xff[bold]\n"),
+        root / ".tmp" / f"{1:032x}" / "x",
+        root / "embeddings" / "backup" / "inbox" / f"000009-{1:016x}-000000000-000000005-{1:08x}.parquet",
+        root / "reports" / "we ird" / f"{1:016x}" / "report.html",
     ]
     for path in mine:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("mine")
-    bad = root / ".tmp" / os.fsdecode(b"\xff[bold]\n")
-    bad.parent.mkdir(exist_ok=True)
-    bad.write_bytes(b"half")
+    bad = root / "embeddings" / os.fsdecode(b"\xff[bold]-0123456789ab") / "probes.parquet"
+    bad.parent.mkdir()
+    bad.write_bytes(b"old")
     found = dn2.prune(root, reports=0, age=0, now=later(100), yes=True)
-    examples = [example for one in found.kinds for example in one.examples if example.startswith(".tmp")]
-    assert examples == [".tmp/\\udcff[bold]\n"]
+    examples = [example for one in found.kinds for example in one.examples if "bold" in example]
+    assert examples == ["embeddings/\\udcff[bold]-0123456789ab"]
     assert not bad.exists()
     assert all(path.exists() for path in mine)
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        ".tmp",
+        "embeddings/foo-0123456789ab",
+        "embeddings/foo-0123456789ab/inbox",
+        f"cleaning/{1:016x}",
+        "cleaning",
+        f"reports/parts/{1:016x}",
+        "reports/other",
+        f"scores/parts/{1:016x}",
+        f"scores/parts/{1:016x}/found-0000-0001",
+        "rejects",
+        "watermarks/parts/gone",
+    ],
+)
+def test_nothing_behind_a_link_is_removed(nights: Nights, tmp_path: Path, link: str):
+    """Not even what has a name that dn2 gives."""
+    names = [
+        "photo.png",
+        f"{1:032x}.parquet",
+        "probes.parquet",
+        f"000001-{1:016x}-{1:016x}.json",
+        f"000001-{1:016x}-000000000-000000005-{1:08x}.parquet",
+        f"inbox/000001-{1:016x}-000000000-000000005-{1:08x}.parquet",
+        f"inbox/{1:016x}.parquet",
+        "part-00000.parquet",
+        "rows.parquet",
+        "report.html",
+        f"{1:016x}/part-00000.parquet",
+        f"{1:016x}/rows.parquet",
+    ]
+    elsewhere = tmp_path / "elsewhere"
+    for name in names:
+        (elsewhere / name).parent.mkdir(parents=True, exist_ok=True)
+        (elsewhere / name).write_text("mine")
+    place = Path(nights.store) / link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.is_dir():
+        place.rmdir()
+    place.symlink_to(elsewhere)
+    dn2.prune(nights.store, reports=0, age=0, now=later(100), yes=True)
+    assert {str(path.relative_to(elsewhere)) for path in elsewhere.rglob("*") if path.is_file()} == set(names)
+    assert place.is_symlink()
+
+
+def test_store_that_is_a_link_itself_is_pruned(nights: Nights, tmp_path: Path):
+    dn2.compact(nights.store, dataset="inbox")
+    (tmp_path / "link").symlink_to(nights.store)
+    expected = kinds(dn2.prune(nights.store, reports=0, now=later()))
+    assert kinds(dn2.prune(tmp_path / "link", reports=0, now=later(), yes=True)) == expected
+    assert expected["reports"] == 3
+    assert dn2.prune(nights.store, reports=0, now=later()).kinds == ()
+
+
+def test_reports_behind_a_link_stay_with_all_that_they_need(nights: Nights, tmp_path: Path):
+    dn2.compact(nights.store, dataset="inbox")
+    place = Path(nights.store) / "reports"
+    place.rename(tmp_path / "disk")
+    place.symlink_to(tmp_path / "disk")
+    assert kinds(dn2.prune(nights.store, reports=0, now=later(), yes=True)) == {"parts": 3, "marks": 3}
+    for report in (tmp_path / "disk" / "parts").iterdir():
+        assert dn2.rethreshold(f"{nights.store}/reports/parts/{report.name}", nights.store).images
+
+
+@pytest.mark.parametrize("folder", ["banks", "banks/parts", "manifests", "manifests/inbox", "reports", "reports/parts"])
+def test_nothing_is_removed_while_a_link_leads_nowhere(nights: Nights, tmp_path: Path, folder: str):
+    """A disk that is not mounted: what it needs cannot be known."""
+    place = Path(nights.store) / folder
+    place.rename(tmp_path / "disk")
+    place.symlink_to(tmp_path / "gone")
+    before = files(nights.store)
+    with pytest.raises(
+        SchemaError, match=rf"nothing was removed, .*/{folder}: got a link to {tmp_path}/gone, which is"
+    ):
+        dn2.prune(nights.store, reports=0, now=later(100), yes=True)
+    assert files(nights.store) == before
+
+
+def test_foreign_file_in_a_folder_of_ours_stays_with_the_folder(nights: Nights):
+    root = Path(nights.store)
+    folders = [next((root / "reports" / "parts").iterdir()), next((root / "scores" / "parts").iterdir())]
+    mine = [folder / name for folder in folders for name in ("notes.txt", "copy of report.html", "more/report.html")]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    before = files(nights.store)
+    found = dn2.prune(nights.store, reports=0, now=later(), yes=True)
+    assert kinds(found) == {"reports": 3, "scores": 3}
+    gone = before.keys() - files(nights.store).keys()
+    assert (len(gone), sum(len(before[path]) for path in gone)) == (found.size.files, found.size.bytes)
+    for folder in folders:
+        left = {path for path in folder.parent.rglob("*") if path.is_file()}
+        assert left == {path for path in mine if folder in path.parents}
+    assert dn2.prune(nights.store, reports=0, now=later(100)).kinds == ()
+
+
+def test_foreign_file_in_the_folder_of_an_embedder_does_not_make_it_the_one_used_last(tmp_path: Path):
+    store = Store.open(tmp_path / "store")
+    write_shards(store, normal_vectors(30, seed=1), embedder=f"net1-{1:012x}")
+    age(str(tmp_path / "store"), 10, "embeddings/*/*", "embeddings/*/*/*")
+    (tmp_path / "store" / "embeddings" / f"net2-{2:012x}").mkdir()
+    (tmp_path / "store" / "embeddings" / f"net2-{2:012x}" / "notes.txt").write_text("mine")
+    assert dn2.prune(store, now=later()).kinds == ()
+
+
+def test_reports_and_scores_younger_than_a_day_stay_whatever_is_asked_for(nights: Nights):
+    """A rethreshold may be at work on them."""
+    assert dn2.prune(nights.store, reports=0, age=0, yes=True).kinds == ()
+    now = max(path.stat().st_mtime for path in Path(nights.store).rglob("*") if path.is_file()) + DAY
+    assert dn2.prune(nights.store, reports=0, age=0, now=now - 60, yes=True).kinds == ()
+    assert kinds(dn2.prune(nights.store, reports=0, now=now + 60)) == {"reports": 3, "scores": 3}
+
+
+def test_young_scores_of_an_old_report_stay_until_they_are_old(nights: Nights):
+    age(nights.store, 3, "reports/parts/*/*")
+    assert kinds(dn2.prune(nights.store, reports=0, yes=True)) == {"reports": 3}
+    assert len(list((Path(nights.store) / "scores" / "parts").iterdir())) == 3
+    assert kinds(dn2.prune(nights.store, reports=0)) == {}
+    assert kinds(dn2.prune(nights.store, reports=0, now=later(), yes=True)) == {"scores": 3}
+
+
+def test_cleaning_and_list_of_rejects_younger_than_a_day_stay(tmp_path: Path):
+    """The bank that will name the cleaning is just being trained."""
+    store = Store.open(tmp_path / "store")
+    normal = write_shards(store, normal_vectors(60, seed=0))
+    dn2.clean(normal, store, config=dn2.CleanConfig(rule="auto", contamination=0.1))
+    store.write(f"rejects/normal/{1:016x}.parquet", b"x")
+    assert dn2.prune(store, reports=0, age=0, yes=True).kinds == ()
+    assert kinds(dn2.prune(store, reports=0, now=later(), yes=True)) == {"cleanings": 1, "rejects": 1}
+
+
+def test_marks_of_a_run_that_ended_after_the_merge_stay_until_the_merged_part_has_its_own(nights: Nights):
+    store = Store.open(nights.store)
+    dataset = ingest(nights.source, nights.store)
+    for part in dataset.parts:
+        store.remove(layout.watermark("parts", "inbox", part, nights.bank.version))
+    done = dn2.compact(store, dataset="inbox")
+    mark(dataset, store, bank=nights.bank, parts=dataset.parts, report=None)
+    after = ingest(nights.source, nights.store)
+    for _ in range(2):  # with the parts, and without them
+        dn2.prune(store, now=later(), yes=True)
+        assert unscored(after, store, bank=nights.bank) == ()
+        assert unscored(after, store, bank=nights.bank, rescore=True) == ()
+    assert part_names(store, "inbox") == (done.part,)
+    assert len(store.names("watermarks/parts/inbox")) == 3
+    mark(after, store, bank=nights.bank, parts=after.parts, report=None)
+    assert kinds(dn2.prune(store, now=later(), yes=True)) == {"marks": 3}
+    assert unscored(after, store, bank=nights.bank) == ()
+
+
+def test_marks_of_a_version_stay_only_if_they_stand_for_the_whole_merged_part(nights: Nights):
+    store = Store.open(nights.store)
+    dataset = ingest(nights.source, nights.store)
+    done = dn2.compact(store, dataset="inbox")  # marked for the version of the nights
+    whole, some = replace(nights.bank, version="a" * 16), replace(nights.bank, version="b" * 16)
+    mark(dataset, store, bank=whole, parts=dataset.parts, report=None)
+    mark(dataset, store, bank=some, parts=dataset.parts[:2], report=None)
+    dn2.prune(store, now=later(), yes=True)
+    assert store.names("watermarks/parts/inbox") == sorted(
+        [
+            f"{done.part}-{nights.bank.version}.json",
+            *(f"{part}-{whole.version}.json" for part in dataset.parts),
+        ]
+    )
+    assert unscored(ingest(nights.source, nights.store), store, bank=whole, rescore=True) == ()
+
+
+def test_part_merged_twice_and_pruned_is_scored_by_another_bank(nights: Nights):
+    """Of the first merged part nothing is left, and nobody asks it what it was made of."""
+    store = Store.open(nights.store)
+    first = dn2.compact(store, dataset="inbox")
+    late = nights.source / "late.png"
+    shutil.copy(nights.source / "a" / "000.png", late)
+    night(nights.source, nights.store, nights.bank)
+    second = dn2.compact(store, dataset="inbox")
+    late.unlink()  # the source is shared
+    assert second.merged[0] == first.part
+    dn2.prune(store, now=later(), yes=True)
+    dataset = dn2.Dataset("inbox", "", part_names(store, "inbox"), 10)
+    assert dataset.parts == (second.part,)
+    newer, other = replace(nights.bank, version="a" * 16), replace(nights.bank, name="other")
+    assert unscored(dataset, store, bank=nights.bank) == unscored(dataset, store, bank=newer) == ()
+    assert unscored(dataset, store, bank=newer, rescore=True) == dataset.parts
+    assert unscored(dataset, store, bank=other) == dataset.parts
+    mark(dataset, store, bank=other, parts=dataset.parts, report=None)
+    assert dn2.compact(store, dataset="inbox") == dn2.Compacted("inbox")
+    assert dn2.prune(store, now=later()).kinds == ()
 
 
 @pytest.mark.parametrize("damage", ["version", "pointer", "rows", "missing rows", "report", "merged part"])
@@ -388,7 +587,7 @@ def test_in_a_bucket_the_same_goes_and_the_same_stays(s3_bucket: str, tmp_path: 
     assert (len(done.merged), done.images, done.shards, done.size.files) == (3, 9, 2, 5)
     assert (union(nights.store), embeddings(nights.store)) == (state, vectors)
     before = {file.path for file in Store.open(nights.store).walk()}
-    assert dn2.prune(nights.store, reports=1).size.files > 0
+    assert dn2.prune(nights.store, reports=1, yes=True).kinds == ()  # a day has not passed
     found = dn2.prune(nights.store, reports=1, now=later(), yes=True)
     assert kinds(found) == {"shards": 3, "parts": 3, "marks": 3, "reports": 2, "scores": 2}
     after = {file.path for file in Store.open(nights.store).walk()}

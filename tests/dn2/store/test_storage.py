@@ -258,10 +258,46 @@ def test_any_file_name_is_written_listed_and_read(name: str, content: bytes, tmp
 def test_rests_of_killed_processes_are_swept_after_a_day(tmp_path: Path):
     store = Store.open(tmp_path)
     store.write("a", b"kept")
-    for name, age in (("old", 25 * 3600), ("young", 23 * 3600)):
+    for name, age in ((f"{1:032x}", 25 * 3600), (f"{2:032x}.parquet", 25 * 3600), (f"{3:032x}.json", 23 * 3600)):
         (tmp_path / ".tmp" / name).write_bytes(b"rest")
         then = time.time() - age
         os.utime(tmp_path / ".tmp" / name, (then, then))
     store.check_writable()
-    assert [path.name for path in (tmp_path / ".tmp").iterdir()] == ["young"]
+    assert [path.name for path in (tmp_path / ".tmp").iterdir()] == [f"{3:032x}.json"]
     assert store.read("a") == b"kept"
+
+
+def test_only_files_with_names_of_unfinished_ones_are_swept(tmp_path: Path):
+    store = Store.open(tmp_path / "store")
+    store.write("a", b"kept")
+    unfinished = tmp_path / "store" / ".tmp"
+    (unfinished / "notes.txt").write_bytes(b"mine")
+    (unfinished / "folder").mkdir()
+    (unfinished / f"{1:032x}").mkdir()
+    (unfinished / f"{2:032x}").symlink_to(unfinished / "notes.txt")
+    for path in unfinished.iterdir():
+        os.utime(path, (10**9, 10**9), follow_symlinks=False)
+    store.check_writable()
+    assert {path.name for path in unfinished.iterdir()} == {"notes.txt", "folder", f"{1:032x}", f"{2:032x}"}
+
+
+def test_nothing_is_swept_behind_a_link(tmp_path: Path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("photo.png", f"{1:032x}.parquet"):
+        (elsewhere / name).write_bytes(b"mine")
+        os.utime(elsewhere / name, (10**9, 10**9))
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / ".tmp").symlink_to(elsewhere)
+    Store.open(tmp_path / "store").check_writable()
+    assert {path.name for path in elsewhere.iterdir()} == {"photo.png", f"{1:032x}.parquet"}
+
+
+def test_root_that_is_a_link_is_swept(tmp_path: Path):
+    (tmp_path / "disk" / ".tmp").mkdir(parents=True)
+    rest = tmp_path / "disk" / ".tmp" / f"{1:032x}"
+    rest.write_bytes(b"rest")
+    os.utime(rest, (10**9, 10**9))
+    (tmp_path / "store").symlink_to(tmp_path / "disk")
+    Store.open(tmp_path / "store").check_writable()
+    assert not rest.exists()
