@@ -124,7 +124,7 @@ class Packs:
                     yield
                 except FileNotFoundError:
                     raise
-                except Exception:
+                except Exception:  # whatever bytes of another version made a reader raise: see if they are
                     if not pack.is_still(version):
                         raise ChangedError(pack.place.uri) from None
                     raise
