@@ -25,13 +25,13 @@ from playwright.sync_api import Page, sync_playwright
 from dn2.evaluation.bricks import write_images
 from dn2.neighbors.versions import open_bank
 from tests.conftest import make_pictures
+from tests.deployments.conftest import ENTRIES
 from tests.live import BIN, CHROMIUM, ROOT, Live, descendants, free_port
 from tests.postgres import postgres
 
 FOLDER = ROOT / "dn2-e2e"
 BIG = 4000  # images of the run that is killed: enough to be in the middle of for half a minute
-SINGLES = {"ingest", "train", "score", "train-groups", "score-groups"}
-DEPLOYMENTS = {*SINGLES, "nightly-score", "watch-drops", "score-drop"}
+DEPLOYMENTS = {entry["name"] for entry in ENTRIES}
 
 
 def say(text: str) -> None:

@@ -7,6 +7,8 @@ import shutil
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from logging import getLogger
 from pathlib import Path
@@ -78,11 +80,23 @@ def _network(backbone: Backbone) -> Any:
 def _converted(backbone: Backbone) -> Any:
     side = backbone.preprocessing.crop
     example = torch.zeros(2, 3, side, side)
-    with torch.inference_mode(), warnings.catch_warnings():
+    with torch.inference_mode(), warnings.catch_warnings(), _root_logger_as_before():
         warnings.simplefilter("ignore")  # tracing warns about Python values; tests compare the engines
         return openvino.convert_model(
             network_of(backbone), example_input=example, input=[openvino.PartialShape([-1, 3, side, side])]
         )
+
+
+@contextmanager
+def _root_logger_as_before() -> Iterator[None]:
+    """The converter silences all warnings of the process, and leaves it so when it fails."""
+    root = getLogger()
+    level, filters, handlers = root.level, root.filters[:], root.handlers[:]
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters[:], root.handlers[:] = filters, handlers
 
 
 def _keep(network: Any, folder: Path) -> None:

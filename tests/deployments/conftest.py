@@ -8,14 +8,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
+import yaml
 from prefect.settings import PREFECT_API_URL
 
 from tests.flows.told import write_sources
 
 ROOT = Path(__file__).parents[2]
+YAML = (ROOT / "deployments" / "prefect.yaml").read_text("utf-8")
+ENTRIES: list[dict[str, Any]] = yaml.safe_load(YAML)["deployments"]
 
 
 @dataclass(frozen=True)

@@ -18,19 +18,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed, Failed, Running
 
 import deployments.deploy
-from tests.deployments.conftest import Deployed, deploy
+from tests.deployments.conftest import ENTRIES, Deployed, deploy
 from tests.flows.told import ask, eventually, write_sources
 
-NAMES = [
-    "ingest",
-    "nightly-score",
-    "score",
-    "score-drop",
-    "score-groups",
-    "train",
-    "train-groups",
-    "watch-drops",
-]
+NAMES = sorted(entry["name"] for entry in ENTRIES)
 NASTY = "a|b \"c\" 'd' {{ e }} {% f %} <g> \\ ü"
 
 

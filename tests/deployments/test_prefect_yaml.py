@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-import yaml
 from prefect import Flow, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
@@ -20,11 +19,9 @@ from pydantic import BaseModel
 
 import dn2
 from tests.conftest import Bricks
-from tests.deployments.conftest import ROOT, Deployed
+from tests.deployments.conftest import ENTRIES, ROOT, Deployed
 
-FILE = ROOT / "deployments" / "prefect.yaml"
 SCHEDULED = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])))
-ENTRIES: list[dict[str, Any]] = yaml.safe_load(FILE.read_text())["deployments"]
 
 
 def prefect(*arguments: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -62,8 +59,8 @@ def test_parameters_in_the_file_are_those_of_the_flow(entry: dict[str, Any]):
 def test_every_flow_is_deployed_with_described_parameters(deployed: Deployed):
     with get_client(sync_client=True) as client:
         found = {entry["name"]: client.read_deployment_by_name(f"{entry['name']}/{entry['name']}") for entry in ENTRIES}
-    singles = {"ingest", "train", "score", "train-groups", "score-groups"}
-    assert set(found) == {*singles, "nightly-score", "watch-drops", "score-drop"}
+    flows = {path.stem.replace("_", "-") for path in (ROOT / "flows").glob("*.py") if "@flow(" in path.read_text()}
+    assert set(found) == flows
     for entry in ENTRIES:
         fields = found[entry["name"]].parameter_openapi_schema["definitions"][parameters_of(entry).__name__]
         assert fields["additionalProperties"] is False

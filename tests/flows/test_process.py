@@ -38,12 +38,19 @@ def shards(store: Path) -> dict[str, os.stat_result]:
 
 
 def begun(command: list[str | Path], store: Path, **how: object) -> subprocess.Popen[bytes]:
-    """Start a command; return it when two shards are finished."""
-    process: subprocess.Popen[bytes] = subprocess.Popen(command, env=environment(), start_new_session=True, **how)
+    """Start a command as a terminal does; return it when two shards are finished."""
+    process: subprocess.Popen[bytes] = subprocess.Popen(
+        command, env=environment(), start_new_session=True, preexec_fn=_heed_control_c, **how
+    )
     while len(shards(store)) < 2:
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.02)
     return process
+
+
+def _heed_control_c() -> None:
+    """Tests that run in the background of a script ignore Ctrl-C, and what they start inherits that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def children(process: int) -> list[int]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ from PIL import Image
 import dn2
 from dn2.errors import ConfigError, EmbedderError, WeightsError
 from dn2.features.backbones import Backbone, backbone, embedder_of
+from dn2.features.engines import load_engine
 from tests.conftest import make_pictures
 from tests.dn2.features.test_embed import rows_of
 
@@ -36,6 +38,19 @@ def test_own_backbone_goes_the_whole_way(folder: Path, tmp_path: Path):
     expected = picture.reshape(4, 8, 4, 8, 3).mean((1, 3)).transpose(2, 0, 1).reshape(-1) / 16
     (row,) = (row for row in rows_of(store, embedded) if row["uri"].endswith("003.png"))
     np.testing.assert_allclose(np.array(row["embedding"], np.float32), expected, atol=0.05)
+
+
+def test_what_openvino_cannot_convert_torch_runs_and_warnings_are_still_heard(caplog: pytest.LogCaptureFixture):
+    """OpenVINO's converter sets the level of the root logger, and a failure would leave it so."""
+    root = logging.getLogger()
+    before = root.level, root.filters[:], root.handlers[:]
+    engine = load_engine(backbone("tests.dn2.features.own:Bessel"), device="cpu")
+
+    assert engine.name.startswith("torch ")
+    assert engine.start(np.zeros((2, 3, 32, 32), np.float32))().shape == (2, 48)
+    (message,) = caplog.messages
+    assert re.fullmatch(r"OpenVINO cannot run backbone grid \(.+\): torch does", message)
+    assert (root.level, root.filters, root.handlers) == before
 
 
 def test_classes_and_objects_are_backbones():
