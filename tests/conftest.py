@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +77,23 @@ def bricks(tmp_path_factory: pytest.TempPathFactory) -> Bricks:
 def own_bricks(bricks: Bricks, tmp_path: Path) -> Bricks:
     """A copy of the bricks' store that a test may change."""
     shutil.copytree(bricks.store, tmp_path / "store")
-    return Bricks(bricks.normal, bricks.batch, tmp_path / "store", bricks.bank)
+    return replace(bricks, store=tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def embedded_bricks(bricks: Bricks, tmp_path_factory: pytest.TempPathFactory) -> Bricks:
+    """The bricks' store with their batch embedded: what reports are made of. Read-only, too."""
+    store = tmp_path_factory.mktemp("embedded") / "store"
+    shutil.copytree(bricks.store, store)
+    dn2.embed(dn2.ingest(bricks.batch, store), store, bank=bricks.bank)
+    return replace(bricks, store=store)
+
+
+@pytest.fixture
+def own_embedded_bricks(embedded_bricks: Bricks, tmp_path: Path) -> Bricks:
+    """A copy of that store that a test may change."""
+    shutil.copytree(embedded_bricks.store, tmp_path / "store")
+    return replace(embedded_bricks, store=tmp_path / "store")
 
 
 @pytest.fixture

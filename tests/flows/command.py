@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_API_URL
 
 from flows import cli
 
@@ -32,6 +33,11 @@ def environment(**more: str) -> dict[str, str]:
     """Return the environment of a user: without what this process tells Prefect about its own server."""
     mine = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "PYTEST", "COV_"))}
     return {**mine, "PREFECT_HOME": os.environ["PREFECT_HOME"], "COLUMNS": "100", **more}
+
+
+def server() -> dict[str, str]:
+    """Return what makes a program use the tests' Prefect server, instead of starting one: eight seconds less."""
+    return {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
 
 
 def dn2(*arguments: str | Path, cwd: Path | None = None, **more: str) -> Done:

@@ -16,7 +16,7 @@ from flows.parameters import NightlyParameters, UseVersionParameters
 from flows.use_version import use_version
 from tests.conftest import Bricks
 from tests.dn2.groups.synthetic import normal_groups, write_groups
-from tests.flows.command import DN2, Run, environment
+from tests.flows.command import DN2, Run, environment, server
 from tests.flows.nights import Nights
 from tests.flows.test_flows import task_runs
 from tests.flows.test_wrong_use import WRONG_USE, check, files
@@ -199,14 +199,15 @@ def test_damaged_pointer_is_mended(run: Run, own_bricks: Bricks):
 
 
 @pytest.mark.slow
-def test_two_commands_at_once_lose_nothing(nights: Nights, second: dn2.BankVersion, tmp_path: Path):
-    """Each in a process of its own, with a server of its own; one of the two is current in the end."""
+@pytest.mark.usefixtures("prefect_server")
+def test_two_commands_at_once_lose_nothing(nights: Nights, second: dn2.BankVersion):
+    """Each in a process of its own; one of the two is current in the end."""
     store, first = nights.bricks.store, nights.bricks.bank
     before = files(store)
     started = [
         subprocess.Popen(
             [DN2, "bank", "use", version, "--bank", "bricks", "--store", store],
-            env=environment(PREFECT_HOME=str(tmp_path / f"prefect-{version}")),
+            env=environment(**server()),
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +19,7 @@ from flows.clean import clean
 from flows.parameters import CleanParameters, TrainParameters
 from flows.train import train
 from tests.conftest import make_pictures
-from tests.flows.command import Done, Run
+from tests.flows.command import Done, Run, server
 from tests.flows.command import dn2 as program
 from tests.flows.test_flows import task_runs
 from tests.flows.test_wrong_use import FAILED, WRONG_USE, check, files
@@ -33,6 +34,21 @@ FEW = r"warning: bank \w+: \d+ calibration images cannot promise [^\n]*\n"
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """160 pictures of an intact and a damaged wall, and 3 files that cannot be read."""
     return write_images(tmp_path_factory.mktemp("mixed"))[1]
+
+
+@pytest.fixture(scope="module")
+def embedded(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with these pictures embedded. Read-only: tests copy it."""
+    store = tmp_path_factory.mktemp("embedded") / "store"
+    dn2.embed(dn2.ingest(photos, store), store)
+    return store
+
+
+@pytest.fixture
+def own_store(embedded: Path, tmp_path: Path) -> Path:
+    """The store that commands take by default, with the pictures embedded."""
+    shutil.copytree(embedded, tmp_path / "dn2-store")
+    return tmp_path / "dn2-store"
 
 
 def cleaning_rows(store: Path) -> list[dict[str, object]]:
@@ -83,11 +99,13 @@ def test_commands_clean_and_train_on_what_was_kept(run: Run, photos: Path, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server", "own_store")
 def test_installed_program_cleans_and_trains_on_what_was_kept(photos: Path, tmp_path: Path):
     """In processes of its own, as a user runs it."""
-    check_command(partial(program, cwd=tmp_path), photos, tmp_path, "auto")
+    check_command(partial(program, cwd=tmp_path, **server()), photos, tmp_path, "auto")
 
 
+@pytest.mark.usefixtures("own_store")
 def test_without_options_the_rule_is_auto_and_the_contamination_estimated(run: Run, photos: Path):
     done = run("clean", photos)
     assert done.code == 0, done.err
@@ -103,6 +121,7 @@ def test_without_options_the_rule_is_auto_and_the_contamination_estimated(run: R
     assert re.fullmatch(GUESS, re.sub(FEW, "", trained.err)), trained.err  # the cleaning that is there is still a guess
 
 
+@pytest.mark.usefixtures("own_store")
 def test_training_does_not_clean_unless_it_is_told_to(run: Run, photos: Path, tmp_path: Path):
     done = run("train", photos)
     assert (done.code, "cleaned" in done.out) == (0, False)
@@ -110,6 +129,7 @@ def test_training_does_not_clean_unless_it_is_told_to(run: Run, photos: Path, tm
     assert not (tmp_path / "dn2-store" / "cleaning").exists()
 
 
+@pytest.mark.usefixtures("own_store")
 def test_banks_of_one_name_with_and_without_cleaning_are_two_versions(run: Run, photos: Path, tmp_path: Path):
     for options in ([], ["--clean", "paper"], ["--clean", "auto", "--contamination", "0.02"]):
         assert run("train", photos, "--bank", "b", *options).code == 0
@@ -177,8 +197,8 @@ def test_less_than_the_estimate_cannot_be_dropped(run: Run, tmp_path: Path):
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_flow_shows_the_cleaning_with_its_page(photos: Path, tmp_path: Path):
-    settings = {"source": str(photos), "store": str(tmp_path), "clean": {"rule": "paper", "contamination": 0.05}}
+def test_flow_shows_the_cleaning_with_its_page(photos: Path, own_store: Path):
+    settings = {"source": str(photos), "store": str(own_store), "clean": {"rule": "paper", "contamination": 0.05}}
     state, tried = task_runs(clean, CleanParameters.model_validate(settings))
     assert tried == Counter({"choose-embedder": 1, "ingest": 1, "plan": 1, "embed": 1, "clean": 1})
     done = state.result()

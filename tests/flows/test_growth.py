@@ -19,7 +19,7 @@ from flows.bank_remove import bank_remove
 from flows.parameters import AddParameters, RemoveParameters
 from tests.conftest import Bricks, make_pictures
 from tests.dn2.groups.synthetic import normal_groups, write_groups
-from tests.flows.command import DN2, Done, Run, environment
+from tests.flows.command import DN2, Done, Run, environment, server
 from tests.flows.test_flows import task_runs
 from tests.flows.test_wrong_use import FAILED, WRONG_USE, check, files
 from tests.flows.told import artifacts, run_id
@@ -218,8 +218,9 @@ def test_runs_show_the_version_on_their_pages(own_bricks: Bricks, confirmed: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
 def test_two_commands_at_once_lose_nothing(own_bricks: Bricks, confirmed: Path, tmp_path: Path):
-    """Each in a process of its own, with a server of its own; both folders' images are in the current version."""
+    """Each in a process of its own; both folders' images are in the current version."""
     other = tmp_path / "other"
     other.mkdir()
     for path in good(own_bricks)[4:9]:
@@ -228,7 +229,7 @@ def test_two_commands_at_once_lose_nothing(own_bricks: Bricks, confirmed: Path, 
     started = [
         subprocess.Popen(
             [DN2, "bank", "add", source, "--bank", "bricks", "--store", own_bricks.store],
-            env=environment(PREFECT_HOME=str(tmp_path / f"prefect-{source.name}")),
+            env=environment(**server()),
             stdout=subprocess.PIPE,
             text=True,
         )

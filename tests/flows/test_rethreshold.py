@@ -25,6 +25,12 @@ from tests.flows.told import artifacts, events, run_id, write_sources
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
+@pytest.fixture
+def own_bricks(own_embedded_bricks: Bricks) -> Bricks:
+    """What is decided anew was embedded before."""
+    return own_embedded_bricks
+
+
 def scored(bricks: Bricks, **more: Any) -> Report:
     values = {"source": str(bricks.batch), "store": str(bricks.store), "bank": "bricks", **more}
     return score(ScoreParameters.model_validate(values))

@@ -44,20 +44,10 @@ def scored(source: Path, bricks: Bricks, **settings: int) -> Batch:
     return Batch(bricks.store, bricks.bank, embedded, report)
 
 
-@pytest.fixture(scope="session")
-def embedded_bricks(bricks: Bricks, tmp_path_factory: pytest.TempPathFactory) -> Bricks:
-    """The bricks' store with their batch embedded: what a report is made of."""
-    store = tmp_path_factory.mktemp("embedded") / "store"
-    shutil.copytree(bricks.store, store)
-    dn2.embed(dn2.ingest(bricks.batch, store), store, bank=bricks.bank)
-    return Bricks(bricks.normal, bricks.batch, store, bricks.bank)
-
-
 @pytest.fixture
-def own_bricks(embedded_bricks: Bricks, tmp_path: Path) -> Bricks:
-    """A copy of that store that a test may change."""
-    shutil.copytree(embedded_bricks.store, tmp_path / "store")
-    return Bricks(embedded_bricks.normal, embedded_bricks.batch, tmp_path / "store", embedded_bricks.bank)
+def own_bricks(own_embedded_bricks: Bricks) -> Bricks:
+    """All pages here are of batches that are embedded already."""
+    return own_embedded_bricks
 
 
 @pytest.fixture
