@@ -13,7 +13,7 @@ demo: $(READY)
 # Threads that wait for work sleep: those of several processes would keep each other's cores busy with waiting.
 test: export OMP_WAIT_POLICY = PASSIVE
 test: $(READY) $(SYSTEM)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=90
 
 # A real server, worker, drop, crash and browser, from the first command to the last report.
 e2e: $(READY) $(SYSTEM)
