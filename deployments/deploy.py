@@ -109,7 +109,7 @@ def deploy() -> None:
 
 def _same(known: AutomationCore, wanted: AutomationCore) -> bool:
     fields = set(AutomationCore.model_fields)
-    return known.model_dump(mode="json", include=fields) == wanted.model_dump(mode="json", include=fields)
+    return known.model_dump(include=fields) == wanted.model_dump(include=fields)  # not as JSON: sets have no order
 
 
 def _deploy_flows(values: dict[str, str]) -> None:

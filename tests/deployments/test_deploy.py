@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,9 +14,11 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events import Event, Resource
+from prefect.events.schemas.automations import AutomationCore
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed, Failed, Running
 
+import deployments.automations
 import deployments.deploy
 from tests.deployments.conftest import ENTRIES, Deployed, deploy
 from tests.flows.told import ask, eventually, write_sources
@@ -229,6 +231,19 @@ def test_server_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]
     printed = capsys.readouterr()
     assert printed.out == ""
     assert re.fullmatch(f"error: [^\n]*{re.escape(message)}[^\n]*\n", printed.err), printed.err
+
+
+def test_order_in_which_an_automation_lists_its_events_makes_it_no_other():
+    """Equal sets may be walked in different orders, which are as likely to differ as the sets are large."""
+    dead, again = deployments.automations.automations(None)
+
+    def expecting(events: Iterable[str]) -> AutomationCore:
+        return dead.model_copy(update={"trigger": dead.trigger.model_copy(update={"expect": set(events)})})
+
+    events = [f"event.{number}" for number in range(1000)]
+    assert deployments.deploy._same(expecting(events), expecting(reversed(events)))
+    assert not deployments.deploy._same(expecting(events), expecting(events[1:]))
+    assert not deployments.deploy._same(dead, again)
 
 
 def test_second_time_changes_what_is_there_and_doubles_nothing(deployed: Deployed, client: SyncPrefectClient):
