@@ -39,13 +39,9 @@ if TYPE_CHECKING:
     from dn2.groups.bank import open_group_bank
     from dn2.groups.fit import fit_groups
     from dn2.groups.score import score_groups
-    from dn2.house.compact import compact
-    from dn2.house.look import show
-    from dn2.house.prune import prune
     from dn2.images.decoding import Preprocessing
     from dn2.images.ingest import ingest
     from dn2.neighbors.versions import open_bank, use_version
-    from dn2.overview.records import Overview
     from dn2.records import (
         BankVersion,
         Cleaning,
@@ -65,6 +61,10 @@ if TYPE_CHECKING:
     from dn2.scoring.rethreshold import rethreshold
     from dn2.scoring.score import score
     from dn2.store.storage import Store
+    from dn2.upkeep.compact import compact
+    from dn2.upkeep.overview import Overview
+    from dn2.upkeep.prune import prune
+    from dn2.upkeep.show import show
 
 _HOMES = {
     "dn2.config": (
@@ -95,13 +95,13 @@ _HOMES = {
     "dn2.groups.bank": ("open_group_bank",),
     "dn2.groups.fit": ("fit_groups",),
     "dn2.groups.score": ("score_groups",),
-    "dn2.house.compact": ("compact",),
-    "dn2.house.look": ("show",),
-    "dn2.house.prune": ("prune",),
+    "dn2.upkeep.compact": ("compact",),
+    "dn2.upkeep.show": ("show",),
+    "dn2.upkeep.prune": ("prune",),
     "dn2.images.decoding": ("Preprocessing",),
     "dn2.images.ingest": ("ingest",),
     "dn2.neighbors.versions": ("open_bank", "use_version"),
-    "dn2.overview.records": ("Overview",),
+    "dn2.upkeep.overview": ("Overview",),
     "dn2.records": (
         "BankVersion",
         "Cleaning",

@@ -13,7 +13,6 @@ import httpx
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
 import dn2
-from dn2.images.pattern import below
 from dn2.records import (
     BankVersion,
     Cleaning,
@@ -27,6 +26,7 @@ from dn2.records import (
     Report,
 )
 from dn2.reports.files import PICTURE
+from dn2.sources.pattern import below
 from flows.links import cell, page, served, text
 from flows.outcomes import Outcome
 from flows.parameters import TellConfig

@@ -48,10 +48,10 @@ def show(
     """Show what is in a store: datasets, banks and their versions, reports, cleanings."""
     with console.session(verbose=verbose):
         from dn2.errors import StoreError
-        from dn2.house.look import show as look
+        from dn2.upkeep.show import show as shown
         from flows.overview import as_json, describe_overview
 
-        found = look(absolute(store), newest=newest)
+        found = shown(absolute(store), newest=newest)
         if json:
             say(as_json(found))
         else:

@@ -7,8 +7,8 @@ from prefect import flow
 import dn2
 import tasks.steps as step
 from dn2.errors import Dn2Error
-from dn2.house.compact import dataset_names
 from dn2.records import Compacted
+from dn2.upkeep.compact import dataset_names
 from flows.artifacts import show_compacted
 from flows.parameters import CompactParameters
 from flows.watched import watched

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter
 
-from dn2.overview.records import (
+from dn2.records import BankVersion, GroupBankVersion, GroupReport
+from dn2.upkeep.overview import (
     BankOverview,
     CleaningOverview,
     CleaningsOverview,
@@ -20,7 +21,6 @@ from dn2.overview.records import (
     ReportsOverview,
     VersionOverview,
 )
-from dn2.records import BankVersion, GroupBankVersion, GroupReport
 from flows.console import say, visible
 from flows.words import size_in_words
 

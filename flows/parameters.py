@@ -20,7 +20,7 @@ from dn2.config import (
     ThresholdConfig,
 )
 from dn2.errors import ConfigError
-from dn2.images.pattern import check_pattern
+from dn2.sources.pattern import check_pattern
 
 
 def check_base_url(url: str) -> str:

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from dn2.config import Config, EmbedConfig, GroupScoreConfig, Name, ScoreConfig, explain, short
 from dn2.errors import ConfigError
-from dn2.images.source import SUFFIXES
+from dn2.sources.source import SUFFIXES
 from dn2.store.files import locate, read_file, relative_to
 from flows.parameters import PathPattern, ScoreNewParameters, TellConfig
 

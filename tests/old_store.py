@@ -1,7 +1,7 @@
-"""A small store as an earlier dn2 wrote it, and the pictures it was made of: they lie in memory, the same on any machine.
+"""A small store as an earlier dn2 wrote it, and the pictures it was made of: in memory, the same on any machine.
 
-`tests/data/store.tar.xz` was written once, by `python -m tests.old_store FOLDER` with the code of that time, and is never
-written anew: it stands for the stores that people have.
+`tests/data/store.tar.xz` was written once, by `python -m tests.old_store FOLDER` with the code of that time, and is
+never written anew: it stands for the stores that people have.
 """
 
 from __future__ import annotations

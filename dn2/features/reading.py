@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from dn2.config import EmbedConfig
 from dn2.images.decoding import Preprocessing, UndecodableError, decode
-from dn2.images.source import NoBytesError, Source
+from dn2.sources.source import NoBytesError, Source
 
 _LOCAL_THREADS, _REMOTE_THREADS = max(2, os.cpu_count() or 2), 16
 

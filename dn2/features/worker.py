@@ -18,9 +18,9 @@ from dn2.features.draft import Draft
 from dn2.features.engines import Engine, Result, checked, load_engine
 from dn2.features.probes import check_engine
 from dn2.features.reading import Item, Wanted, read_ahead
-from dn2.images.opening import reader_of
 from dn2.progress import advance
 from dn2.records import EmbedderName, Shard
+from dn2.sources.opening import reader_of
 from dn2.store.storage import Store
 
 _KEPT = 4  # engines that a process keeps for the next call

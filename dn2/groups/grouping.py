@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dn2.errors import ConfigError
-from dn2.images.opening import tells_groups
 from dn2.neighbors.segments import keys
 from dn2.records import Embedded, EmbeddedShard
 from dn2.scoring.rows import living_rows
+from dn2.sources.opening import tells_groups
 from dn2.store.storage import Store
 
 _COLUMNS = ["group_id", "label", "content_sha256", "reject_reason"]

@@ -11,10 +11,10 @@ from typing import Literal
 
 from dn2.config import fingerprint
 from dn2.errors import SchemaError
-from dn2.images.folder import FolderSource
-from dn2.images.source import ListedFile
 from dn2.progress import advance
 from dn2.records import Drop, GroupReport, Look, Report, SeenDrop
+from dn2.sources.folder import FolderSource
+from dn2.sources.source import ListedFile
 from dn2.store import layout
 from dn2.store.documents import DROP, WATCH, as_record, read_document, write_document
 from dn2.store.storage import Store

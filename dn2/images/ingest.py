@@ -14,11 +14,11 @@ from typing import Any
 from dn2.config import check_name
 from dn2.errors import ConfigError, EmptySourceError
 from dn2.images.manifest import ManifestIndex, part_names
-from dn2.images.opening import open_source
-from dn2.images.pattern import Pattern, below
-from dn2.images.source import ListedFile, Source
 from dn2.progress import advance
 from dn2.records import Dataset
+from dn2.sources.opening import open_source
+from dn2.sources.pattern import Pattern, below
+from dn2.sources.source import ListedFile, Source
 from dn2.store import layout
 from dn2.store.schemas import MANIFEST
 from dn2.store.storage import Store
@@ -60,7 +60,7 @@ def ingest(
             .parquet with image bytes, or a glob of them; or a .csv or .parquet that lists images.
         store: where dn2 keeps its files.
         dataset: name of the dataset; by default derived from the source's URI.
-        pattern: what the paths below the source say about group and label, see `dn2.images.pattern`. It is not written
+        pattern: what the paths below the source say about group and label, see `dn2.sources.pattern`. It is not written
             down: another one changes nothing but how the images are read from now on.
         split: only the rows of a table whose column `split` has this value.
 

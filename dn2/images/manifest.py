@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dn2.errors import SchemaError
-from dn2.images.source import ListedFile
+from dn2.sources.source import ListedFile
 from dn2.store import layout
 from dn2.store.schemas import MANIFEST
 from dn2.store.storage import Store

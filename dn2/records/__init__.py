@@ -4,8 +4,8 @@ from dn2.records.banks import BankVersion, Fidelity, GroupBankVersion, Growth
 from dn2.records.datasets import Cleaning, Dataset, Embedded, EmbeddedShard, Shard
 from dn2.records.drops import Drop, Look, SeenDrop
 from dn2.records.embedders import EmbedderName
-from dn2.records.house import Compacted, Pruned, Size, Stale
 from dn2.records.reports import Decision, GroupReport, Report, Scored, ScoredShard, WorstGroup, WorstImage
+from dn2.records.upkeep import Compacted, Pruned, Size, Stale
 
 __all__ = [
     "BankVersion",

@@ -9,9 +9,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from dn2.images.pattern import below
 from dn2.records import BankVersion, Report
 from dn2.reports.pictures import data_uri, shares
+from dn2.sources.pattern import below
 
 SIDE = 96  # pixels of the square in which the page shows a picture, see style.css.j2
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from dn2.config import RejectLimits
 from dn2.errors import RejectedError
-from dn2.images.pattern import Pattern, below
 from dn2.records import Embedded, EmbeddedShard, Shard
+from dn2.sources.pattern import Pattern, below
 from dn2.store import layout
 from dn2.store.schemas import BANK_ROWS, EMBEDDINGS, REJECTS
 from dn2.store.storage import Store

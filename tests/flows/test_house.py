@@ -16,7 +16,7 @@ from dn2.images.manifest import part_names
 from dn2.store.storage import Store
 from flows.words import bytes_in_words
 from tests.conftest import Bricks, make_pictures
-from tests.dn2.overview.full import Full
+from tests.dn2.upkeep.full import Full
 from tests.flows.command import Run
 from tests.flows.nights import Nights
 from tests.flows.test_wrong_use import FAILED, WRONG_USE, check, files

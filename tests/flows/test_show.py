@@ -14,10 +14,10 @@ import pytest
 from pydantic import TypeAdapter
 
 import dn2
-from dn2.overview.records import Overview
 from dn2.store.schemas import MANIFEST
 from dn2.store.tables import writing
-from tests.dn2.overview.full import Full
+from dn2.upkeep.overview import Overview
+from tests.dn2.upkeep.full import Full
 from tests.flows.command import DN2, Run, environment, runner
 from tests.flows.test_wrong_use import FAILED, WRONG_USE, check, files
 
@@ -150,7 +150,7 @@ def test_piped_output_is_the_same_and_a_look_needs_neither_torch_nor_prefect(run
     )
     assert piped.stdout == here
     loaded = {line.rpartition("|")[2].strip() for line in piped.stderr.splitlines()}
-    assert "dn2.overview.show" in loaded
+    assert "dn2.upkeep.show" in loaded
     assert {"torch", "openvino", "prefect", "sklearn", "PIL", "matplotlib"} & loaded == set()
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from dn2.errors import NotFoundError, SourceError
 from dn2.images.drops import Unit, find_drops
-from dn2.images.folder import FolderSource
 from dn2.progress import Advance, listening
 from dn2.records import Drop
+from dn2.sources.folder import FolderSource
 from dn2.store.files import locate
 from tests.dn2.images.listing import touch
 

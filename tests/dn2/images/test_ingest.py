@@ -13,7 +13,7 @@ from dn2.store.schemas import MANIFEST
 from dn2.store.storage import Store
 from dn2.store.tables import read_config
 from tests.dn2.images.listing import live_uris, names, part_rows, touch
-from tests.dn2.images.packing import write_tar
+from tests.dn2.sources.packing import write_tar
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 
 import dn2
 from dn2.errors import NotFoundError, SourceError
-from dn2.images.folder import FolderSource
-from dn2.images.source import VanishedError
+from dn2.sources.folder import FolderSource
+from dn2.sources.source import VanishedError
 from dn2.store.cache import cache_dir
 from dn2.store.files import locate
 from dn2.store.schemas import REPORT

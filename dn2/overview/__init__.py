@@ -1,1 +1,0 @@
-"""What lies in a store, told without changing it."""

@@ -1,0 +1,1 @@
+"""Where images come from: every kind of source, each a file of its own."""
