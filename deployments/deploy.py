@@ -1,4 +1,4 @@
-"""Bring a Prefect server up to date: work pool, limits, deployments and automations. Can be repeated at any time.
+"""Bring a Prefect server up to date: work pool, deployments and automations. Can be repeated at any time.
 
     python -m deployments.deploy
 
@@ -30,11 +30,11 @@ from prefect.settings import PREFECT_API_URL
 from deployments.automations import TELLING, automations, webhook
 from dn2.errors import ConfigError, Dn2Error
 from dn2.store.files import locate
-from flows.sources import read_sources
-from tasks.steps import writers_limit
+from flows.sources_file import read_sources
 
 HERE = Path(__file__).parent
 POOL = "dn2"
+_WRITERS = "dn2-bank-"  # how the names of outdated limits begin
 DEFAULTS = {
     "DN2_SOURCES": str(HERE / "sources.example.yaml"),
     "DN2_CRON": "0 2 * * *",
@@ -72,7 +72,6 @@ def deploy() -> None:
     """
     values = settings()
     file = read_sources(values["DN2_SOURCES"])
-    banks = sorted({"default", *file.banks()})
     if not PREFECT_API_URL.value():
         raise ConfigError(
             "PREFECT_API_URL: got nothing, expected the address of a running server: start one with "
@@ -84,9 +83,10 @@ def deploy() -> None:
         except ObjectNotFound:
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
         print(f"work pool: {POOL}")
-        for bank in banks:
-            client.upsert_global_concurrency_limit_by_name(writers_limit(bank), 1)
-            print(f"limit: {writers_limit(bank)}, one writer at a time")
+        for limit in client.read_global_concurrency_limits(limit=200):
+            if limit.name.startswith(_WRITERS):  # an older dn2 made them; the store's lock alone decides
+                client.delete_global_concurrency_limit_by_name(limit.name)
+                print(f"limit removed: {limit.name}")
     _deploy_flows({**values, "DN2_STORE": file.store})
     hook = webhook(values["DN2_NOTIFY_URL"]) if values["DN2_NOTIFY_URL"] else None
     with get_client(sync_client=True) as client:

@@ -1,4 +1,7 @@
-"""Every setting a user may change: one validated field each, the same object from form to Parquet footer."""
+"""Every setting a user may change: one validated field each, which says all there is to say of it.
+
+Command line, forms, footers, names of results and the reference are made from these models.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ import hashlib
 import json
 import re
 import reprlib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from dn2.errors import ConfigError
+from dn2.fields import BASIC, EMBEDDER, LAST, NOTHING, PLACE, SLICES, Config, Typed
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 200, 200
@@ -102,60 +107,76 @@ def check_crop(crop: str) -> str:
 
 Name = Annotated[str, AfterValidator(check_name)]
 
-
-class Config(BaseModel):
-    """A frozen group of settings that refuses unknown fields, and numbers that JSON has no word for."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+# Fields that several groups of settings have: each is described once.
+Rate = Annotated[float, BASIC, Typed("--far"), LAST, Field(gt=0, lt=1)]
+OwnRate = Annotated[float | None, BASIC, Typed("--far"), LAST, Field(gt=0, lt=1)]
+SearchMemory = Annotated[int, NOTHING, Field(ge=16, description="Working memory of the neighbour search, in MiB.")]
+BankMemory = Annotated[
+    float, NOTHING, Field(gt=0, description="A bank whose vectors need more memory than this is refused, in GiB.")
+]
+GroupMemory = Annotated[
+    float, NOTHING, Field(gt=0, description="Groups whose vectors need more memory than this are refused, in GiB.")
+]
+RejectRate = Annotated[
+    float,
+    Field(
+        ge=0, le=1, description="Training stops and scoring warns if more than this share of images is unreadable ..."
+    ),
+]
+Rejects = Annotated[int, Field(ge=0, description="... and more than this many of them.")]
+Neighbors = Annotated[
+    int, BASIC, LAST, Field(ge=1, le=1000, description="Neighbours whose squared distances are averaged.")
+]
+Discoveries = Annotated[float, BASIC, Typed("--fdr"), LAST, Field(gt=0, lt=1)]
 
 
 class EmbedConfig(Config):
     """How images become embeddings."""
 
-    backbone: str = Field(
+    backbone: Annotated[str, BASIC, EMBEDDER] = Field(
         "auto",
         min_length=1,
         description="Pretrained network: auto, efficientnet_lite0, _lite1 or _lite2, a classification model of "
         "torchvision by its name, or module:object for one of your own. auto takes the bank's; without a bank "
         "resnet101 if its weights are on this machine, else efficientnet_lite0.",
     )
-    weights: str | None = Field(
-        None,
-        min_length=1,
-        description="Path or URL of the backbone's weights, a state dict saved by torch. By default those that belong "
-        "to its name.",
-    )
-    weights_sha256: Annotated[str, AfterValidator(check_sha256)] | None = Field(
-        None, description="Weights with another sha256 are refused. By default not checked."
-    )
-    download: bool = Field(
-        False, description="Fetch weights that are not on this machine from torch's hub. Not done by default."
-    )
-    crop: Annotated[str, AfterValidator(check_crop)] = Field(
+    crop: Annotated[str, BASIC, EMBEDDER, AfterValidator(check_crop)] = Field(
         "auto",
         description="What of an image is seen. center: the central square, as in the paper; full: all of it, squeezed "
         "to a square; tiles-RxC: R rows of C tiles, each squeezed to a square, of which the worst one counts. auto "
         "takes the bank's; without a bank center.",
     )
-    engine: Literal["auto", "openvino", "torch"] = Field(
+    weights: Annotated[str | None, PLACE, EMBEDDER] = Field(
+        None,
+        min_length=1,
+        description="Path or URL of the backbone's weights, a state dict saved by torch. By default those that belong "
+        "to its name.",
+    )
+    weights_sha256: Annotated[Annotated[str, AfterValidator(check_sha256)] | None, NOTHING] = Field(
+        None, description="Weights with another sha256 are refused. By default not checked."
+    )
+    download: Annotated[bool, NOTHING] = Field(
+        False, description="Fetch weights that are not on this machine from torch's hub. Not done by default."
+    )
+    engine: Annotated[Literal["auto", "openvino", "torch"], NOTHING] = Field(
         "auto", description="What runs the network. auto takes torch on a GPU and OpenVINO on a CPU."
     )
-    device: Annotated[str, AfterValidator(check_device)] = Field(
+    device: Annotated[str, NOTHING, AfterValidator(check_device)] = Field(
         "auto",
         description="auto, cpu, cuda, cuda:N, or several with commas between. auto takes all GPUs, or the CPU if there "
         "is none. Each device has a worker of its own.",
     )
-    precision: Literal["auto", "float32", "float16"] = Field(
+    precision: Annotated[Literal["auto", "float32", "float16"], NOTHING] = Field(
         "auto", description="What the network calculates with. auto takes float16 on a GPU and float32 on a CPU."
     )
-    batch_size: int = Field(32, ge=1, le=4096, description="Images per forward pass. Does not change scores.")
-    shard_size: int = Field(
+    batch_size: Annotated[int, NOTHING] = Field(32, ge=1, le=4096, description="Images per forward pass.")
+    shard_size: Annotated[int, SLICES] = Field(
         2000,
         ge=1,
         le=100_000,
-        description="Images per shard, the unit of work and resume. Does not change scores.",
+        description="Images per shard, the unit of work: what is lost at most when a run is killed.",
     )
-    decode_threads: int = Field(
+    decode_threads: Annotated[int, NOTHING] = Field(
         0, ge=0, le=256, description="Threads that read and decode. 0: one per core, 16 for a bucket or a table."
     )
     thumbnail_px: int = Field(96, ge=16, le=512, description="Longest side of the stored thumbnails, in pixels.")
@@ -167,46 +188,48 @@ class EmbedConfig(Config):
     )
 
     def shard_fingerprint(self) -> str:
-        """Return 8 hex digits over the settings that change what a finished shard holds."""
-        return fingerprint({"thumbnail_px": self.thumbnail_px, "max_pixels": self.max_pixels}, length=8)
+        """Return 8 hex digits over the settings that change what a finished shard of an embedder holds."""
+        return fingerprint(self.identity(), length=8)
 
 
-class RejectLimits(Config):
-    """How many unreadable images are too many."""
+class TrainingLimits(Config):
+    """How many unreadable images are too many to train with. A training that goes on is the same, whatever they are."""
 
-    max_reject_rate: float = Field(
-        0.05,
-        ge=0,
-        le=1,
-        description="Training stops and scoring warns if more than this share of images is unreadable ...",
-    )
-    max_rejects: int = Field(20, ge=0, description="... and more than this many of them.")
+    max_reject_rate: Annotated[RejectRate, NOTHING] = 0.05
+    max_rejects: Annotated[Rejects, NOTHING] = 20
 
 
-class CleanConfig(RejectLimits):
+class ScoringLimits(Config):
+    """How many unreadable images are so many that a report warns."""
+
+    max_reject_rate: Annotated[RejectRate, LAST] = 0.05
+    max_rejects: Annotated[Rejects, LAST] = 20
+
+
+class CleanConfig(TrainingLimits):
     """Which training images are dropped because they do not look like the others."""
 
-    rule: Literal["none", "paper", "auto"] = Field(
+    rule: Annotated[Literal["none", "paper", "auto"], BASIC, Typed("--clean")] = Field(
         "none",
-        description="paper: the half with the largest distances to their 2 nearest others (DN2); auto: those that are "
-        "among the neighbours of few others, as many as the contamination asks for.",
+        description="Cleaning. paper: drop the half with the largest distances to their 2 nearest others (DN2); auto: "
+        "drop those that are among the neighbours of few others, as many as the contamination asks for.",
     )
     contamination: float | None = Field(
         None,
         ge=0,
         le=0.5,
-        description="Assumed share of anomalies among the training images. By default it is estimated.",
+        description="Cleaning: assumed share of anomalies among the training images. By default it is estimated.",
     )
-    drop_fraction: float | None = Field(
+    drop_fraction: Annotated[float | None, Typed("--drop")] = Field(
         None,
         ge=0,
         lt=1,
-        description="Share of the training images that is dropped: more than the contamination, for safety. By default "
-        "0.5 for paper, and 0.25 to 0.6 for auto.",
+        description="Cleaning: share of the training images that is dropped: more than the contamination, for safety. "
+        "By default 0.5 for paper, and 0.25 to 0.6 for auto.",
     )
-    report_images: int = Field(24, ge=0, le=500, description="Images shown in each part of the page.")
-    bank_memory_gb: float = Field(8.0, gt=0, description="More vectors than this are refused by the rule paper.")
-    search_memory_mb: int = Field(512, ge=16, description="Working memory of the neighbour search of the rule paper.")
+    report_images: int = Field(24, ge=0, le=500, description="Images shown in each part of the page about cleaning.")
+    bank_memory_gb: BankMemory = 8.0
+    search_memory_mb: SearchMemory = 512
 
     @model_validator(mode="after")
     def _drops_enough(self) -> CleanConfig:
@@ -221,21 +244,18 @@ class CleanConfig(RejectLimits):
 
     def fingerprint(self) -> str:
         """Return hex digits over the settings that change what a finished cleaning holds."""
-        kept = {"rule", "contamination", "drop_fraction", "report_images"}
-        return fingerprint([_CLEANING_FORMAT, self.model_dump(mode="json", include=kept)])
+        return fingerprint([_CLEANING_FORMAT, self.identity()])
 
 
-class FitConfig(RejectLimits):
+class FitConfig(TrainingLimits):
     """How normal embeddings become a bank with a threshold."""
 
-    k: int = Field(2, ge=1, le=1000, description="Neighbours whose squared distances are averaged.")
-    metric: Literal["l2", "cosine"] = Field(
+    k: Neighbors = 2
+    metric: Annotated[Literal["l2", "cosine"], BASIC] = Field(
         "l2",
         description="l2: squared Euclidean distance; cosine: the same after scaling every embedding to length 1.",
     )
-    false_alarm_rate: float = Field(
-        0.01, gt=0, lt=1, description="Share of normal images that may be flagged: sets the threshold."
-    )
+    false_alarm_rate: Rate = Field(0.01, description="Share of normal images that may be flagged: sets the threshold.")
     calibration: Literal["auto", "leave-one-out", "held-out"] = Field(
         "auto",
         description="Where calibration scores come from. auto: leave-one-out up to 10,000 images, "
@@ -247,48 +267,50 @@ class FitConfig(RejectLimits):
         "cells; centroids: among k-means centres instead of images, as in the paper; auto: exact or ivf, whichever "
         "takes less time for the expected images.",
     )
-    expected_queries: int = Field(
-        100_000, ge=1, description="Images that the bank will score, roughly: what auto weighs the making of cells by."
+    expected_queries: Annotated[int, LAST] = Field(
+        100_000,
+        ge=1,
+        description="Index auto: images that the bank will score, roughly; the making of cells is weighed by them.",
     )
     nlist: int | None = Field(
-        None, ge=1, description="Cells of index ivf. By default four times the root of the number of images."
+        None, ge=1, description="Index ivf: number of cells. By default four times the root of the number of images."
     )
-    nprobe: int | None = Field(
-        None, ge=1, description="Cells visited by index ivf. By default as many as the recall asks for."
+    nprobe: Annotated[int | None, LAST] = Field(
+        None, ge=1, description="Index ivf: cells visited. By default as many as the recall asks for."
     )
-    recall: float = Field(
-        0.99, gt=0, le=1, description="Share of the true nearest neighbours that index ivf has to find."
+    recall: Annotated[float, LAST] = Field(
+        0.99, gt=0, le=1, description="Index ivf: share of the true nearest neighbours that has to be found."
     )
-    centroids: int = Field(100, ge=1, description="K-means centres of index centroids, at most.")
+    centroids: int = Field(100, ge=1, description="Index centroids: number of k-means centres, at most.")
     segment_rows: int | None = Field(
         None,
         ge=1,
         description="Images of one segment of the bank. Segments that do not fit the memory together are searched one "
         "after the other. By default one holds all.",
     )
-    bank_memory_gb: float = Field(
-        8.0, gt=0, description="A bank whose segments would need more memory than this is refused."
-    )
-    search_memory_mb: int = Field(512, ge=16, description="Working memory of the neighbour search.")
+    bank_memory_gb: BankMemory = 8.0
+    search_memory_mb: SearchMemory = 512
 
 
-class AddConfig(RejectLimits):
+class AddConfig(TrainingLimits):
     """How confirmed normal images are added to a bank."""
 
-    bank_memory_gb: float = Field(8.0, gt=0, description="A bank whose segments would need more memory is refused.")
-    search_memory_mb: int = Field(512, ge=16, description="Working memory of the neighbour search.")
+    bank_memory_gb: BankMemory = 8.0
+    search_memory_mb: SearchMemory = 512
 
 
 class ThresholdConfig(Config):
     """Above which score an image is anomalous: by one rule at most; without any, the bank's own threshold."""
 
-    false_alarm_rate: float | None = Field(None, gt=0, lt=1, description="Share of normal images that may be flagged.")
-    quantile: float | None = Field(
-        None, gt=0, le=1, description="Share of the bank's calibration scores that are not above the threshold."
+    false_alarm_rate: OwnRate = Field(None, description="Threshold: share of normal images that may be flagged.")
+    quantile: Annotated[float | None, LAST] = Field(
+        None, gt=0, le=1, description="Threshold: share of the bank's calibration scores that are not above it."
     )
-    value: float | None = Field(None, ge=0, le=1e38, description="The threshold itself, a squared distance.")
-    budget: int | None = Field(
-        None, ge=1, description="At most so many images of the batch are flagged: those with the largest scores."
+    value: Annotated[float | None, BASIC, LAST, Typed("--threshold")] = Field(
+        None, ge=0, le=1e38, description="The threshold itself, a squared distance."
+    )
+    budget: Annotated[int | None, BASIC, LAST] = Field(
+        None, ge=1, description="Threshold: flag at most so many images of the batch, those with the largest scores."
     )
 
     @model_validator(mode="after")
@@ -300,68 +322,64 @@ class ThresholdConfig(Config):
         return self
 
 
-class ScoreConfig(RejectLimits):
+class ScoreConfig(ScoringLimits):
     """How a batch is scored and reported."""
 
-    threshold: ThresholdConfig = Field(
+    threshold: Annotated[ThresholdConfig, LAST] = Field(
         ThresholdConfig(), description="Above which score an image is anomalous. By default the bank's own threshold."
     )
-    false_discovery_rate: float = Field(
-        0.1, gt=0, lt=1, description="Share of normal images among the selected ones that may be expected."
+    false_discovery_rate: Discoveries = Field(
+        0.1, description="Share of normal images among the selected ones that may be expected."
     )
-    report_images: int = Field(24, ge=0, le=500, description="Worst images shown with pictures in report.html.")
-    bank_memory_gb: float = Field(8.0, gt=0, description="A bank larger than this is refused.")
-    search_memory_mb: int = Field(512, ge=16, description="Working memory of the neighbour search.")
+    report_images: Annotated[int, LAST] = Field(
+        24, ge=0, le=500, description="Worst images shown with pictures in report.html."
+    )
+    bank_memory_gb: BankMemory = 8.0
+    search_memory_mb: SearchMemory = 512
 
     def report_fingerprint(self) -> str:
         """Return hex digits over the settings that change what a finished report holds."""
-        kept = {"threshold", "false_discovery_rate", "report_images", "max_reject_rate", "max_rejects"}
-        return fingerprint([_REPORT_FORMAT, self.model_dump(mode="json", include=kept)])
+        return fingerprint([_REPORT_FORMAT, self.identity()])
 
 
-class GroupFitConfig(RejectLimits):
+class GroupFitConfig(TrainingLimits):
     """How groups of normal images become a bank with thresholds for every group size."""
 
-    pooling: Literal["mean", "histogram", "concat"] = Field(
+    pooling: Annotated[Literal["mean", "histogram", "concat"], BASIC] = Field(
         "mean",
         description="How the embeddings of a group become one vector. mean: their mean, as in the paper; histogram: "
         "how they spread over kinds of images (k-means cells); concat: one after the other, for groups of one size.",
     )
     cells: int = Field(16, ge=2, le=4096, description="Kinds of images that a histogram tells apart, at most.")
-    k: int = Field(2, ge=1, le=1000, description="Neighbours whose squared distances are averaged.")
-    metric: Literal["l2", "cosine"] = Field(
+    k: Neighbors = 2
+    metric: Annotated[Literal["l2", "cosine"], BASIC] = Field(
         "l2", description="l2: embeddings as they are; cosine: every embedding is scaled to length 1 before pooling."
     )
-    min_size: int = Field(2, ge=1, description="Groups with fewer readable images are neither learnt nor scored.")
-    false_alarm_rate: float = Field(
-        0.01, gt=0, lt=1, description="Share of normal groups that may be flagged: sets the thresholds."
+    min_size: Annotated[int, BASIC] = Field(
+        2, ge=1, description="Groups with fewer readable images are neither learnt nor scored."
     )
-    group_memory_gb: float = Field(
-        8.0, gt=0, description="Groups whose vectors need more memory than this are refused."
-    )
-    search_memory_mb: int = Field(512, ge=16, description="Working memory of the neighbour search.")
+    false_alarm_rate: Rate = Field(0.01, description="Share of normal groups that may be flagged: sets the thresholds.")
+    group_memory_gb: GroupMemory = 8.0
+    search_memory_mb: SearchMemory = 512
 
 
-class GroupScoreConfig(RejectLimits):
+class GroupScoreConfig(ScoringLimits):
     """How groups are scored and reported."""
 
-    false_alarm_rate: float | None = Field(
-        None, gt=0, lt=1, description="Share of normal groups that may be flagged. By default the bank's own rate."
+    false_alarm_rate: OwnRate = Field(
+        None, description="Share of normal groups that may be flagged. By default the bank's own rate."
     )
-    false_discovery_rate: float = Field(
-        0.1, gt=0, lt=1, description="Share of normal groups among the selected ones that may be expected."
+    false_discovery_rate: Discoveries = Field(
+        0.1, description="Share of normal groups among the selected ones that may be expected."
     )
     report_groups: int = Field(24, ge=0, le=500, description="Worst groups shown with pictures in report.html.")
     report_members: int = Field(12, ge=1, le=100, description="Images shown of each of them.")
-    group_memory_gb: float = Field(
-        8.0, gt=0, description="Groups whose vectors need more memory than this are refused."
-    )
-    search_memory_mb: int = Field(512, ge=16, description="Working memory of the neighbour search.")
+    group_memory_gb: GroupMemory = 8.0
+    search_memory_mb: SearchMemory = 512
 
     def report_fingerprint(self) -> str:
         """Return hex digits over the settings that change what a finished report holds."""
-        memory = {"group_memory_gb", "search_memory_mb"}
-        return fingerprint([_GROUP_REPORT_FORMAT, self.model_dump(mode="json", exclude=memory)])
+        return fingerprint([_GROUP_REPORT_FORMAT, self.identity()])
 
 
 def short(value: Any) -> str:
@@ -369,11 +387,26 @@ def short(value: Any) -> str:
     return _SHORT.repr(value)
 
 
-def explain(error: ValidationError) -> ConfigError:
-    """Turn a pydantic error into one line that names each bad field, what was given and what is expected."""
+def explain(error: ValidationError, typed: Mapping[tuple[str, ...], str] | None = None) -> ConfigError:
+    """Turn a pydantic error into one line that names each bad field, what was given and what is expected.
+
+    Args:
+        error: what is wrong.
+        typed: what fields are called where the values were typed, by path, such as --far: it is named first.
+    """
     lines = []
     for item in error.errors():
+        path = tuple(part for part in item["loc"] if isinstance(part, str))
         place = ".".join(str(part) for part in item["loc"]) or "parameters"
-        own = item["type"] == "value_error"  # raised by us: the message names what was given
-        lines.append(f"{place}: {item['ctx']['error']}" if own else f"{place} = {short(item['input'])}: {item['msg']}")
+        option = (typed or {}).get(path)
+        if option is not None:
+            place = option if option.lstrip("-").replace("-", "_") == place else f"{option} ({place})"
+        if item["type"] != "value_error":
+            lines.append(f"{place} = {short(item['input'])}: {item['msg']}")
+            continue
+        text = str(item["ctx"]["error"])  # our own, which names what was given
+        for field, name in (typed or {}).items():
+            if field[:-1] == path:  # of all fields of the group
+                text = re.sub(rf"\b{field[-1]}\b", name, text)
+        lines.append(f"{place}: {text}")
     return ConfigError("; ".join(lines))

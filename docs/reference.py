@@ -17,7 +17,7 @@ import dn2.config
 import flows
 from dn2.config import Config
 from dn2.store.schemas import SCHEMAS, Schema
-from flows.sources import SourcesFile
+from flows.sources_file import SourcesFile
 
 PAGE = Path(__file__).parent / "reference.md"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import wraps
 from logging import getLogger
 from typing import ParamSpec
@@ -14,6 +14,8 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 
 import dn2
 from dn2.records import (
+    AnyBank,
+    AnyReport,
     BankVersion,
     Cleaning,
     Compacted,
@@ -24,13 +26,14 @@ from dn2.records import (
     Look,
     Pruned,
     Report,
+    WorstGroup,
+    WorstImage,
 )
 from dn2.reports.files import PICTURE
 from dn2.sources.pattern import below
+from flows.facts import Outcome, copies_in_words, fidelity_in_words, index_in_words, size_in_words
 from flows.links import cell, page, served, text
-from flows.outcomes import Outcome
 from flows.parameters import TellConfig
-from flows.words import copies_in_words, fidelity_in_words, index_in_words, size_in_words
 
 log = getLogger("dn2.flows")
 _ROWS = 20  # of a table: more belong into the Parquet files
@@ -129,118 +132,98 @@ def show_pruned(found: Pruned) -> None:
 
 
 @_for_the_eye
-def show_bank(bank: BankVersion) -> None:
-    """Show a bank's version with its threshold."""
-    extra = (("index, compared with exact search", fidelity_in_words(bank)), ("copies", copies_in_words(bank)))
+def show_bank(bank: AnyBank) -> None:
+    """Show a version of a bank with what its thresholds promise."""
     lines = [
         ("bank", f"{text(bank.name)}, version {bank.version}"),
-        ("normal images", f"{bank.images:,}"),
+        *(_of_groups(bank) if isinstance(bank, GroupBankVersion) else _of_images(bank)),
         ("could not be read", f"{bank.rejected:,}"),
         ("backbone", f"{text(bank.backbone)}, k = {bank.k}, {bank.metric}"),
-        ("index", text(index_in_words(bank))),
-        *((name, text(said)) for name, said in extra if said is not None),
-        ("threshold", f"{bank.threshold:.4g}, from {bank.calibration_rows:,} scores ({text(bank.calibration)})"),
-        ("false alarms", f"about {bank.attainable_rate:.2%} of normal images lie above it"),
+        ("false alarms", f"about {bank.attainable_rate:.2%} of normal {bank.of} lie above the threshold"),
     ]
+    create_markdown_artifact(_table(lines), key=_key("bank", bank.name), description="The bank's current version")
+
+
+def _of_images(bank: BankVersion) -> Iterator[tuple[str, str]]:
+    yield "normal images", f"{bank.images:,}"
     if bank.cleaning is not None:
-        lines.append(("dropped by cleaning", f"{bank.dropped:,}, {bank.contamination:.1%} taken for anomalies"))
-    create_markdown_artifact(_table(lines), key=_key("bank", bank.name), description="The bank's current version")
+        yield "dropped by cleaning", f"{bank.dropped:,}, {bank.contamination:.1%} taken for anomalies"
+    yield "index", text(index_in_words(bank))
+    extra = (("index, compared with exact search", fidelity_in_words(bank)), ("copies", copies_in_words(bank)))
+    yield from ((name, text(said)) for name, said in extra if said is not None)
+    yield "threshold", f"{bank.threshold:.4g}, from {bank.calibration_rows:,} scores ({text(bank.calibration)})"
+
+
+def _of_groups(bank: GroupBankVersion) -> Iterator[tuple[str, str]]:
+    yield "normal groups", f"{bank.groups:,} of {bank.members:,} images, pooling {bank.pooling}"
+    yield "left out", f"{bank.small:,} groups that are too small, {bank.ungrouped:,} images in no group"
+    yield "calibrated for", f"groups of {bank.sizes[0]} to {bank.sizes[-1]} images"
 
 
 @_for_the_eye
-def show_group_bank(bank: GroupBankVersion) -> None:
-    """Show a version of a bank of groups."""
-    lines = (
-        ("bank", f"{text(bank.name)}, version {bank.version}"),
-        ("normal groups", f"{bank.groups:,} of {bank.members:,} images, pooling {bank.pooling}"),
-        ("left out", f"{bank.small:,} groups that are too small, {bank.ungrouped:,} images in no group"),
-        ("could not be read", f"{bank.rejected:,}"),
-        ("backbone", f"{text(bank.backbone)}, k = {bank.k}, {bank.metric}"),
-        ("calibrated for", f"groups of {bank.sizes[0]} to {bank.sizes[-1]} images"),
-        ("false alarms", f"about {bank.attainable_rate:.2%} of normal groups lie above the thresholds"),
-    )
-    create_markdown_artifact(_table(lines), key=_key("bank", bank.name), description="The bank's current version")
-
-
-@_for_the_eye
-def show_groups(report: GroupReport, store: str, tell: TellConfig) -> None:
-    """Show a report of groups: its counts with links, and a table of the worst groups."""
+def show_report(report: AnyReport, store: str, tell: TellConfig) -> None:
+    """Show a report: its counts with links, a histogram if it has one, and a table of the worst images or groups."""
     base = tell.report_base_url
-    unscored = f", {report.unscored:,} could not be scored" if report.unscored else ""
     lines = (
         ("batch", text(report.source)),
         ("bank", f"{text(report.bank)}, version {report.version}"),
-        ("images", f"{report.images:,}, {report.ungrouped:,} in no group, {report.rejected:,} could not be read"),
-        ("threshold", f"for each size, at a false-alarm rate of {100 * report.false_alarm_rate:.4g}%"),
+        *(_told_of_groups(report) if isinstance(report, GroupReport) else _told_of_images(report)),
         ("selected", f"{report.selected:,} at a false-discovery rate of {100 * report.false_discovery_rate:.4g}%"),
         ("report", page(report.html, store, base)),
     )
-    warnings = [f"> {text(warning)}" for warning in report.warnings]
-    headline = f"**{report.anomalous:,} of {report.scored:,}** groups are anomalous{unscored}"
-    create_markdown_artifact(
-        "\n\n".join([_table(lines), *warnings]), key=_key("report", report.bank), description=headline
-    )
-    if report.worst:
-        create_table_artifact(
-            [
-                {
-                    "rank": rank,
-                    "group": cell(worst.group_id),
-                    "images": f"{worst.members:,}",
-                    "score": f"{worst.score:.4g}",
-                    "p": f"{worst.p_value:.3g}",
-                    "q": f"{worst.q_value:.3g}",
-                    "anomalous": "yes" if worst.is_anomaly else "no",
-                    "selected": "yes" if worst.selected else "no",
-                    "image that contributes most": cell(below(worst.odd, report.source) or worst.odd),
-                }
-                for rank, worst in enumerate(report.worst[:_ROWS], start=1)
-            ],
-            key=_key("worst", report.bank),
-            description=f"The worst groups of {text(report.source)}; all rows: {page(report.html, store, base)}",
-        )
-
-
-@_for_the_eye
-def show_report(report: Report, store: str, tell: TellConfig) -> None:
-    """Show a report: its counts with links and the histogram, and a table of its worst images."""
-    base = tell.report_base_url
-    rejected = f", {report.rejected:,} could not be read" if report.rejected else ""
-    headline = f"**{report.anomalous:,} of {report.scored:,}** images are anomalous{rejected}"
-    lines = (
-        ("batch", text(report.source)),
-        ("bank", f"{text(report.bank)}, version {report.version}"),
-        ("threshold", f"{report.threshold:.4g}: {text(report.rule)}"),
-        ("selected", f"{report.selected:,} at a false-discovery rate of {100 * report.false_discovery_rate:.4g}%"),
-        ("report", page(report.html, store, base)),
-        ("all rows", text(f"{report.uri}/part-*.parquet")),
-    )
-    warnings = [f"> {text(warning)}" for warning in report.warnings]
     picture = _histogram(report, store)
     shown = [f"![histogram of the scores]({picture})"] if picture else []
-    summary = "\n\n".join([_table(lines), *warnings, *shown])
+    summary = "\n\n".join([_table(lines), *(f"> {text(warning)}" for warning in report.warnings), *shown])
+    missing = report.unscored if isinstance(report, GroupReport) else report.rejected
+    why = "scored" if isinstance(report, GroupReport) else "read"
+    headline = f"**{report.anomalous:,} of {report.scored:,}** {report.of} are anomalous"
+    headline += f", {missing:,} could not be {why}" if missing else ""
     create_markdown_artifact(summary, key=_key("report", report.bank), description=headline)
     address = served(f"{report.uri}/{PICTURE}", store, base)
-    if address:
+    if address and picture:
         create_image_artifact(address, key=_key("histogram", report.bank), description="Scores and threshold")
     if report.worst:
         create_table_artifact(
             [
                 {
                     "rank": rank,
-                    "image": cell(below(worst.uri, report.source) or worst.uri),
+                    **(_group(worst, report) if isinstance(worst, WorstGroup) else _image(worst, report)),
                     "score": f"{worst.score:.4g}",
                     "p": f"{worst.p_value:.3g}",
                     "q": f"{worst.q_value:.3g}",
                     "anomalous": "yes" if worst.is_anomaly else "no",
                     "selected": "yes" if worst.selected else "no",
-                    "nearest normal image": cell(worst.nearest.rpartition("/")[2]),
                 }
                 for rank, worst in enumerate(report.worst[:_ROWS], start=1)
             ],
             key=_key("worst", report.bank),
-            description=f"The worst images of {text(report.source)}; all rows: {page(report.html, store, base)}",
+            description=f"The worst {report.of} of {text(report.source)}; all rows: {page(report.html, store, base)}",
         )
+
+
+def _told_of_images(report: Report) -> Iterator[tuple[str, str]]:
+    yield "threshold", f"{report.threshold:.4g}: {text(report.rule)}"
+    yield "all rows", text(f"{report.uri}/part-*.parquet")
+
+
+def _told_of_groups(report: GroupReport) -> Iterator[tuple[str, str]]:
+    yield "images", f"{report.images:,}, {report.ungrouped:,} in no group, {report.rejected:,} could not be read"
+    yield "threshold", f"for each size, at a false-alarm rate of {100 * report.false_alarm_rate:.4g}%"
+
+
+def _image(worst: WorstImage, report: AnyReport) -> dict[str, str]:
+    return {
+        "image": cell(below(worst.uri, report.source) or worst.uri),
+        "nearest normal image": cell(worst.nearest.rpartition("/")[2]),
+    }
+
+
+def _group(worst: WorstGroup, report: AnyReport) -> dict[str, str]:
+    return {
+        "group": cell(worst.group_id),
+        "images": f"{worst.members:,}",
+        "image that contributes most": cell(below(worst.odd, report.source) or worst.odd),
+    }
 
 
 @_for_the_eye
@@ -250,7 +233,7 @@ def show_nothing_new(source: str, bank: str) -> None:
     create_markdown_artifact(line, key=_key("report", bank), description="nothing new")
 
 
-def _histogram(report: Report, store: str) -> str | None:
+def _histogram(report: AnyReport, store: str) -> str | None:
     """Return the picture as a data URI: Markdown shows it without printing its address."""
     opened = dn2.Store.open(store)
     path = f"{report.uri.removeprefix(f'{opened.uri}/')}/{PICTURE}"
@@ -283,8 +266,8 @@ def show_night(outcomes: Sequence[Outcome], store: str, tell: TellConfig) -> Non
     create_table_artifact(rows, key="dn2-night", description=f"{len(outcomes)} sources, {failed} failed")
 
 
-def _of(report: Report | GroupReport) -> str:
-    return "groups " if isinstance(report, GroupReport) else ""
+def _of(report: AnyReport) -> str:
+    return "" if report.of == "images" else f"{report.of} "
 
 
 @_for_the_eye

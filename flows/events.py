@@ -10,7 +10,7 @@ from prefect import get_client
 from prefect.events import Event, RelatedResource, Resource
 from prefect.runtime import flow_run
 
-from dn2.records import Drop, GroupReport, Report, SeenDrop
+from dn2.records import AnyReport, Drop, GroupReport, SeenDrop
 from flows.links import served
 from flows.parameters import TellConfig
 
@@ -66,7 +66,7 @@ def tell_drop(drop: Drop, seen: SeenDrop, store: str, settings: dict[str, Any]) 
     )
 
 
-def tell_report(report: Report | GroupReport, store: str, tell: TellConfig) -> None:
+def tell_report(report: AnyReport, store: str, tell: TellConfig) -> None:
     """Emit `dn2.batch.scored`, and `dn2.batch.anomalous` if a larger share is anomalous than `alert_rate`."""
     resource = {
         "prefect.resource.id": f"dn2.report.{report.bank}.{report.uri.rpartition('/')[2]}",
@@ -77,7 +77,7 @@ def tell_report(report: Report | GroupReport, store: str, tell: TellConfig) -> N
         "source": report.source,
         "bank": report.bank,
         "bank_version": report.version,
-        "of": "groups" if isinstance(report, GroupReport) else "images",
+        "of": report.of,
         "images": report.images,
         "scored": report.scored,
         "anomalous": report.anomalous,
@@ -96,7 +96,7 @@ def tell_report(report: Report | GroupReport, store: str, tell: TellConfig) -> N
         emit(BATCH_ANOMALOUS, resource, payload, key=report.uri)
 
 
-def _details(report: Report | GroupReport) -> dict[str, Any]:
+def _details(report: AnyReport) -> dict[str, Any]:
     """Return what is told of one kind of report only."""
     if isinstance(report, GroupReport):
         return {"groups": report.groups, "unscored": report.unscored, "false_alarm_rate": report.false_alarm_rate}

@@ -10,7 +10,6 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from dn2.config import (
     AddConfig,
     CleanConfig,
-    Config,
     EmbedConfig,
     FitConfig,
     GroupFitConfig,
@@ -20,6 +19,7 @@ from dn2.config import (
     ThresholdConfig,
 )
 from dn2.errors import ConfigError
+from dn2.fields import ARGUMENT, BASIC, PLACE, Config, Typed
 from dn2.sources.pattern import check_pattern
 
 
@@ -40,22 +40,45 @@ def check_base_url(url: str) -> str:
 BaseUrl = Annotated[str, AfterValidator(check_base_url)]
 PathPattern = Annotated[str, AfterValidator(check_pattern)]
 
+# Fields that several flows have: each is described once.
+Store = Annotated[str, BASIC, PLACE, Field(min_length=1, description="Folder or fsspec URL where dn2 keeps its files.")]
+Bank = Annotated[Name, BASIC, Field(description="Name of the bank.")]
+Out = Annotated[str | None, BASIC, PLACE, Field(description="Local folder to copy the finished report to.")]
+Rescore = Annotated[
+    bool, BASIC, Field(description="Score again what only earlier versions of a bank have scored. Not done by default.")
+]
+SourcesPlace = Annotated[
+    str, ARGUMENT, PLACE, Field(min_length=1, description="YAML file or fsspec URL that lists the sources.")
+]
+Groups = Annotated[
+    bool, Field(description="Score the groups that got new images, with a bank of groups, instead of the images.")
+]
+Pattern = Annotated[
+    PathPattern | None,
+    BASIC,
+    Field(description="What the paths below the source say, such as {label}/{group_id}/*. By default nothing."),
+]
 
-class IngestParameters(Config):
-    """Where images come from and where dn2 keeps its files."""
 
-    source: str = Field(
+class SourceParameters(Config):
+    """Where images come from, and what is known about them."""
+
+    source: Annotated[str, ARGUMENT, PLACE] = Field(
         min_length=1,
-        description="Folder, fsspec URL or glob with images; tar or Parquet files of images; or a table of them.",
+        description="Folder or fsspec URL with images. Or a quoted glob. Or .tar, .parquet with image bytes, or a glob "
+        "of them. Or a table that lists images, .csv or .parquet.",
     )
-    store: str = Field("dn2-store", min_length=1, description="Folder or fsspec URL where dn2 keeps its files.")
     dataset: Name | None = Field(None, description="Name of the dataset. By default derived from the source.")
-    pattern: PathPattern | None = Field(
-        None, description="What the paths below the source say, such as {label}/{group_id}/*. By default nothing."
-    )
+    pattern: Pattern = None
     split: str | None = Field(
         None, min_length=1, description="Only the rows of a table whose column split has this value. By default all."
     )
+
+
+class IngestParameters(SourceParameters):
+    """Where images come from and where dn2 keeps its files."""
+
+    store: Store = "dn2-store"
 
 
 class EmbedParameters(IngestParameters):
@@ -80,7 +103,7 @@ class CleanParameters(EmbedParameters):
 class TrainParameters(EmbedParameters):
     """Normal images, and the bank to make of them."""
 
-    bank: Name = Field("default", description="Name of the bank.")
+    bank: Bank = "default"
     clean: CleanConfig = Field(
         default_factory=CleanConfig, description="Which training images are dropped before; none by default."
     )
@@ -90,7 +113,7 @@ class TrainParameters(EmbedParameters):
 class TrainGroupsParameters(EmbedParameters):
     """Groups of normal images, and the bank to make of them."""
 
-    bank: Name = Field("groups", description="Name of the bank of groups.")
+    bank: Bank = "groups"
     fit: GroupFitConfig = Field(
         default_factory=GroupFitConfig, description="How groups become a bank with thresholds for every size."
     )
@@ -111,73 +134,82 @@ class TellConfig(Config):
     )
 
 
+Tell = Annotated[TellConfig, Field(description="How Prefect is told of the report.")]
+
+
 class BatchParameters(EmbedParameters):
     """A batch, the bank to compare it with, and who is told."""
 
-    bank: Name = Field("default", description="Name of the bank; its current version is used.")
+    bank: Bank = "default"
     score: ScoreConfig = Field(default_factory=ScoreConfig, description="How the batch is scored and reported.")
-    tell: TellConfig = Field(default_factory=TellConfig, description="How Prefect is told of the report.")
+    tell: Tell = TellConfig()
 
 
 class ScoreParameters(BatchParameters):
     """New images, and the bank to compare them with."""
 
-    out: str | None = Field(None, description="Local folder to copy the finished report to.")
+    out: Out = None
 
 
 class ScoreGroupsParameters(EmbedParameters):
     """Groups of images, the bank of groups to compare them with, and who is told."""
 
-    bank: Name = Field("groups", description="Name of the bank of groups; its current version is used.")
+    bank: Bank = "groups"
     score: GroupScoreConfig = Field(
         default_factory=GroupScoreConfig, description="How the groups are scored and reported."
     )
-    tell: TellConfig = Field(default_factory=TellConfig, description="How Prefect is told of the report.")
-    out: str | None = Field(None, description="Local folder to copy the finished report to.")
+    tell: Tell = TellConfig()
+    out: Out = None
 
 
 class RethresholdParameters(Config):
     """A finished report, and what to change about it."""
 
-    report: str = Field(min_length=1, description="URI of a report in a store, or the local folder it was exported to.")
-    store: str | None = Field(
-        None, min_length=1, description="Folder or fsspec URL where dn2 keeps its files. By default the report's store."
+    report: Annotated[str, ARGUMENT, PLACE] = Field(
+        min_length=1,
+        description="Folder that a report was exported to, its report.html, or a report's URI.",
+    )
+    store: Annotated[str | None, BASIC, PLACE] = Field(
+        None, min_length=1, description="The report's store, if it has moved. By default where the report says."
     )
     threshold: ThresholdConfig | None = Field(
         None, description="Above which score an image is anomalous. None: as it was; empty: the bank's own threshold."
     )
-    false_discovery_rate: float | None = Field(
+    false_discovery_rate: Annotated[float | None, BASIC, Typed("--fdr")] = Field(
         None, gt=0, lt=1, description="Share of normal images among the selected ones. None: as it was."
     )
-    out: str | None = Field(
+    out: Annotated[str | None, BASIC, PLACE] = Field(
         None, description="Local folder to copy the new report to. By default the one the report was exported to."
     )
-    tell: TellConfig = Field(default_factory=TellConfig, description="How Prefect is told of the report.")
+    tell: Tell = TellConfig()
 
 
 class AddParameters(EmbedParameters):
     """Confirmed normal images, and the bank to add them to."""
 
-    bank: Name = Field("default", description="Name of the bank; its current version grows.")
+    bank: Bank = "default"
     add: AddConfig = Field(default_factory=AddConfig, description="Limits of what is added.")
 
 
 class RemoveParameters(Config):
     """A bank, and which images to take out of it."""
 
-    store: str = Field("dn2-store", min_length=1, description="Folder or fsspec URL where dn2 keeps its files.")
-    bank: Name = Field("default", description="Name of the bank; its current version shrinks.")
-    image_ids: list[str] = Field(
-        min_length=1, description="Ids of images in the bank, or of those that calibrate it; reports list them."
+    store: Store = "dn2-store"
+    bank: Bank = "default"
+    image_ids: Annotated[list[str], ARGUMENT] = Field(
+        min_length=1,
+        description="Images to take out, by id. Reports list the ids of those in the bank as neighbor_ids.",
     )
 
 
 class CompactParameters(Config):
     """A store, and which datasets' manifest parts are merged."""
 
-    store: str = Field("dn2-store", min_length=1, description="Folder or fsspec URL where dn2 keeps its files.")
-    dataset: Name | None = Field(None, description="Name of the dataset. By default none, unless all are asked for.")
-    all: bool = Field(False, description="Every dataset of the store.")
+    store: Store = "dn2-store"
+    dataset: Annotated[Name | None, ARGUMENT] = Field(
+        None, description="Name of the dataset; dn2 show lists them. By default none, unless all are asked for."
+    )
+    all: Annotated[bool, BASIC] = Field(False, description="Every dataset of the store.")
 
     @model_validator(mode="after")
     def _says_which(self) -> CompactParameters:
@@ -190,38 +222,35 @@ class CompactParameters(Config):
 class PruneParameters(Config):
     """A store, and what of it nobody needs any more."""
 
-    store: str = Field("dn2-store", min_length=1, description="Folder or fsspec URL where dn2 keeps its files.")
-    reports: int | None = Field(
+    store: Store = "dn2-store"
+    reports: Annotated[int | None, BASIC] = Field(
         None,
         ge=0,
         description="Keep so many reports of each bank, cleanings, and lists of rejects of each dataset: the newest "
         "ones. By default all.",
     )
-    age: float | None = Field(
+    age: Annotated[float | None, BASIC] = Field(
         None, ge=0, description="Remove those that are older than so many days. By default none is too old."
     )
-    yes: bool = Field(False, description="Remove. By default it is only said what would be removed.")
+    yes: Annotated[bool, BASIC] = Field(False, description="Remove. By default it is only said what would be removed.")
 
 
 class UseVersionParameters(Config):
     """A bank, and which of its versions is to be the current one."""
 
-    store: str = Field("dn2-store", min_length=1, description="Folder or fsspec URL where dn2 keeps its files.")
-    bank: Name = Field("default", description="Name of the bank, of images or of groups.")
-    version: str = Field(
-        description="The version's name, or how it begins: four characters or more, as many as tell it from the others."
+    store: Store = "dn2-store"
+    bank: Annotated[Name, BASIC] = Field("default", description="Name of the bank, of images or of groups.")
+    version: Annotated[str, ARGUMENT] = Field(
+        description="Version of the bank, or how it begins: four characters or more, as many as tell it from the "
+        "others. dn2 show lists them."
     )
 
 
 class ScoreNewParameters(BatchParameters):
     """A source of which only what is new is scored."""
 
-    rescore: bool = Field(
-        False, description="Score again what only earlier versions of the bank have scored. Not done by default."
-    )
-    groups: bool = Field(
-        False, description="Score the groups that got new images, with a bank of groups, instead of the images."
-    )
+    rescore: Rescore = False
+    groups: Groups = False
     group_score: GroupScoreConfig = Field(
         default_factory=GroupScoreConfig, description="The same, where groups are scored."
     )
@@ -238,13 +267,11 @@ class DropParameters(ScoreNewParameters):
 class NightlyParameters(Config):
     """Which sources are scored every night."""
 
-    sources: str = Field(min_length=1, description="Path or URL of the YAML file that lists them.")
-    rescore: bool = Field(
-        False, description="Score again what only earlier versions of a bank have scored. Not done by default."
-    )
+    sources: SourcesPlace
+    rescore: Rescore = False
 
 
 class WatchParameters(Config):
     """Which prefixes are watched for drops."""
 
-    sources: str = Field(min_length=1, description="Path or URL of the YAML file that lists them.")
+    sources: SourcesPlace

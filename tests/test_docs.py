@@ -24,7 +24,7 @@ from dn2.store.schemas import (
 )
 from docs.reference import make_page
 from flows.cli import app
-from flows.sources import NightlySource, SourcesFile, WatchedPrefix
+from flows.sources_file import NightlySource, SourcesFile, WatchedPrefix
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "deployments" / "README.md"])

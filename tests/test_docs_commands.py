@@ -21,7 +21,7 @@ import yaml
 from prefect.settings import PREFECT_API_URL
 
 from flows.parameters import TrainParameters
-from flows.sources import SourcesFile, read_sources
+from flows.sources_file import SourcesFile, read_sources
 from tests.dn2.features.materials import write_patches
 from tests.flows.command import own_logging, runner
 from tests.test_readme import blocks

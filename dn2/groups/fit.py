@@ -69,8 +69,7 @@ def fit_groups(
 
 def _version(embedded: Embedded, store: Store, name: str, config: GroupFitConfig) -> GroupBankVersion:
     """Return the version that these embeddings and settings make, from the store if it is there already."""
-    memory = {"group_memory_gb", "search_memory_mb", "max_reject_rate", "max_rejects"}
-    settings = config.model_dump(mode="json", exclude=memory)
+    settings = config.identity()
     version = fingerprint([name, embedded.embedder, embedded.dataset.source, described(embedded), settings])
     if store.exists(layout.bank_version(name, version)):
         return open_group_bank(store, name, version=version)

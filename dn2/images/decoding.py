@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -57,8 +57,8 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.485 * 255, 0.456 * 255, 0.406 * 255)
     std: tuple[float, float, float] = (0.229 * 255, 0.224 * 255, 0.225 * 255)
     jpeg_draft: int = JPEG_DRAFT
-    resample: str = "bilinear"
-    tiles: tuple[int, int] | None = None
+    resample: str = field(default="bilinear", metadata={"neutral": "bilinear"})
+    tiles: tuple[int, int] | None = field(default=None, metadata={"neutral": None})
 
     def __post_init__(self) -> None:
         """Refuse what no picture can be brought to.
@@ -73,9 +73,9 @@ class Preprocessing:
             )
 
     def identity(self) -> dict[str, Any]:
-        """Return what an embedder's id is made of: what came later counts only where it is not as it was before."""
-        later = {"resample": "bilinear", "tiles": None}
-        return {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
+        """Return what an embedder's id is made of: a field that came later only where it is not neutral."""
+        neutral = {one.name: one.metadata["neutral"] for one in fields(self) if one.metadata}
+        return {name: value for name, value in asdict(self).items() if name not in neutral or value != neutral[name]}
 
     @property
     def crop_name(self) -> str:

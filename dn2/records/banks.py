@@ -87,6 +87,11 @@ class BankVersion:
     weights: str | None = None
 
     @property
+    def of(self) -> str:
+        """What it holds."""
+        return "images"
+
+    @property
     def backbone(self) -> str:
         """What made its embeddings, for people: backbone and crop."""
         return EmbedderName.parse(self.embedder).words
@@ -170,6 +175,14 @@ class GroupBankVersion:
     weights: str | None = None
 
     @property
+    def of(self) -> str:
+        """What it holds."""
+        return "groups"
+
+    @property
     def backbone(self) -> str:
         """What made its images' embeddings, for people: backbone and crop."""
         return EmbedderName.parse(self.embedder).words
+
+
+AnyBank = BankVersion | GroupBankVersion

@@ -137,6 +137,11 @@ class Report:
     worst: tuple[WorstImage, ...] = ()
 
     @property
+    def of(self) -> str:
+        """What is scored."""
+        return "images"
+
+    @property
     def html(self) -> str:
         """URI of the report's page."""
         return f"{self.uri}/report.html"
@@ -215,6 +220,11 @@ class GroupReport:
     worst: tuple[WorstGroup, ...] = ()
 
     @property
+    def of(self) -> str:
+        """What is scored."""
+        return "groups"
+
+    @property
     def html(self) -> str:
         """URI of the report's page."""
         return f"{self.uri}/report.html"
@@ -223,3 +233,6 @@ class GroupReport:
     def anomalous_rate(self) -> float:
         """Share of the scored groups that are anomalous; 0 if none was scored."""
         return self.anomalous / self.scored if self.scored else 0.0
+
+
+AnyReport = Report | GroupReport

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from dn2.config import FitConfig, check_name, fingerprint
 from dn2.errors import BankError
+from dn2.fields import LAST
 from dn2.neighbors.bank import Bank, prepared
 from dn2.neighbors.build import nprobe_for
 from dn2.neighbors.choice import Choice, choose_index
@@ -39,10 +40,7 @@ from dn2.store.tables import keep_rows, writing
 log = getLogger(__name__)
 _FORMAT = 2  # raised when a version's files get another meaning: older ones are made anew
 COMPARED = 1_000  # images that choose how many cells are visited, and as many that measure what that costs
-_SETTINGS = {
-    *("k", "metric", "false_alarm_rate", "calibration", "index", "expected_queries"),
-    *("nlist", "nprobe", "recall", "centroids", "segment_rows"),
-}
+_LAID_OUT = {"metric", "calibration", "index", "nlist", "centroids", "segment_rows"}  # as what they come to, see `base`
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +109,7 @@ def fit(
 def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cleaning: Cleaning | None) -> BankVersion:
     """Return the version that these embeddings and settings make, from the store if it is there already."""
     images, cleaned = described(embedded), [] if cleaning is None else [cleaning.fingerprint]
-    settings = config.model_dump(mode="json", include=_SETTINGS)
-    version = fingerprint([_FORMAT, name, embedded.embedder, images, settings, *cleaned])
+    version = fingerprint([_FORMAT, name, embedded.embedder, images, config.identity(), *cleaned])
     if store.exists(layout.bank_version(name, version)):
         return open_bank(store, name, version=version)
     rows, dim = image_rows(embedded, store), dim_of(embedded, store)
@@ -148,6 +145,8 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
     )
     parts = {"embedder": embedded.embedder, "metric": config.metric}
     index = [choice.index, choice.nlist, config.segment_rows]
+    others = {name: value for name, value in config.identity(without={LAST}).items() if name not in _LAID_OUT}
+    index += [others] if others else []
     base = fingerprint([_FORMAT, embedded.embedder, images, config.metric, split.method, *index, *cleaned])
     with gathered((in_bank, dim), _vectors(embedded, store, split.in_bank, config.metric)) as vectors:
         limit = config.segment_rows

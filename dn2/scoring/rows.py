@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from dn2.config import RejectLimits
+from dn2.config import TrainingLimits
 from dn2.errors import RejectedError
 from dn2.records import Embedded, EmbeddedShard, Shard
 from dn2.sources.pattern import Pattern, below
@@ -31,7 +31,7 @@ _ROW_COLUMNS = ["image_id", "uri", "content_sha256", "group_id", "label"]
 _FROM_PATTERN = ("group_id", "label")
 
 
-def check_rejects(embedded: Embedded, store: Store, config: RejectLimits) -> None:
+def check_rejects(embedded: Embedded, store: Store, config: TrainingLimits) -> None:
     """Refuse training images of which too many could not be read.
 
     Raises:

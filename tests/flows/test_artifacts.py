@@ -19,9 +19,10 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 import dn2
 from dn2.records import Dataset, Drop, Look
 from flows.artifacts import show_dataset, show_looks
-from flows.embed import embed
-from flows.ingest import ingest
-from flows.nightly_score import nightly_score
+from flows.banks import train
+from flows.drops import watch_drops
+from flows.images import embed, ingest
+from flows.nightly import nightly_score, score_drop
 from flows.parameters import (
     DropParameters,
     EmbedParameters,
@@ -31,10 +32,7 @@ from flows.parameters import (
     TrainParameters,
     WatchParameters,
 )
-from flows.score import score
-from flows.score_drop import score_drop
-from flows.train import train
-from flows.watch_drops import watch_drops
+from flows.scoring import score
 from tests.conftest import Bricks
 from tests.flows.told import artifacts, rows, run_id, write_sources
 

@@ -11,10 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import dn2
-from flows.nightly_score import nightly_score
+from flows.banks import train
+from flows.nightly import nightly_score, score_drop
 from flows.parameters import DropParameters, NightlyParameters, TrainParameters
-from flows.score_drop import score_drop
-from flows.train import train
 from tests.conftest import Bricks
 from tests.flows.meanwhile import Meanwhile
 from tests.flows.told import events, write_sources

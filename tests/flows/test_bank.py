@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import dn2
-from flows.nightly_score import nightly_score
+from flows.banks import use_version
+from flows.nightly import nightly_score
 from flows.parameters import NightlyParameters, UseVersionParameters
-from flows.use_version import use_version
 from tests.conftest import Bricks
 from tests.dn2.groups.synthetic import normal_groups, write_groups
 from tests.flows.command import DN2, Run, environment, server

@@ -15,9 +15,9 @@ from PIL import Image
 
 import dn2
 from dn2.evaluation.bricks import write_images
-from flows.clean import clean
+from flows.banks import train
+from flows.images import clean
 from flows.parameters import CleanParameters, TrainParameters
-from flows.train import train
 from tests.conftest import make_pictures
 from tests.flows.command import Done, Run, server
 from tests.flows.command import dn2 as program

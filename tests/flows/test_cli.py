@@ -261,14 +261,14 @@ def test_ingest_warns_of_images_that_the_pattern_does_not_fit(run: Run, tmp_path
     [
         (
             ["photos", "--pattern", "{part}/*"],
-            "error: pattern: pattern '{part}/*': got the field {part}, expected {group",
+            "error: --pattern: pattern '{part}/*': got the field {part}, expected {group",
         ),
         (
             ["photos", "--pattern", "*.tif{label}"],
             "which fits no image there, expected one that fits paths such as 'a.png'",
         ),
         (["photos", "--split", "test"], "got split 'test', expected a table that ends in .csv or .parquet"),
-        (["list.csv", "--split", ""], "error: split = '': String should have at least 1 character"),
+        (["list.csv", "--split", ""], "error: --split = '': String should have at least 1 character"),
         (["list.csv", "--split", "new"], "got split 'new', which no row has, expected one of those there are: 'old'"),
         (["list.csv", "--pattern", "{label}/*"], "with a table, expected its columns group_id and label"),
     ],

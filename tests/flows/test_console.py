@@ -4,7 +4,7 @@ import pytest
 import typer
 
 from dn2.errors import ConfigError, NotFoundError, SourceError
-from flows import console
+from flows.cli import console
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from flows.drops import WatchError, watch_drops
+from flows.nightly import score_drop
 from flows.parameters import DropParameters, WatchParameters
-from flows.score_drop import score_drop
-from flows.watch_drops import WatchError, watch_drops
 from tests.conftest import Bricks
 from tests.flows.meanwhile import Meanwhile, die
 from tests.flows.test_wrong_use import files

@@ -18,11 +18,10 @@ from prefect.exceptions import ParameterTypeError
 import dn2
 import tasks.steps
 from dn2.records import EmbeddedShard
-from flows.embed import embed
-from flows.ingest import ingest
+from flows.banks import train
+from flows.images import embed, ingest
 from flows.parameters import EmbedParameters, IngestParameters, ScoreParameters, TrainParameters
-from flows.score import score
-from flows.train import train
+from flows.scoring import score
 from tests.conftest import Bricks
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

@@ -15,7 +15,9 @@ import pytest
 from PIL import Image
 
 import dn2
-from flows.nightly_score import nightly_score
+from flows.drops import watch_drops
+from flows.groups import score_groups, train_groups
+from flows.nightly import nightly_score, score_drop
 from flows.parameters import (
     DropParameters,
     NightlyParameters,
@@ -23,10 +25,6 @@ from flows.parameters import (
     TrainGroupsParameters,
     WatchParameters,
 )
-from flows.score_drop import score_drop
-from flows.score_groups import score_groups
-from flows.train_groups import train_groups
-from flows.watch_drops import watch_drops
 from tests.flows.command import Run
 from tests.flows.test_flows import task_runs
 from tests.flows.test_wrong_use import FAILED, WRONG_USE, check, files

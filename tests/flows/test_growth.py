@@ -14,8 +14,7 @@ import pytest
 import dn2
 from dn2.store.schemas import CALIBRATION
 from dn2.store.tables import read_table
-from flows.bank_add import bank_add
-from flows.bank_remove import bank_remove
+from flows.banks import bank_add, bank_remove
 from flows.parameters import AddParameters, RemoveParameters
 from tests.conftest import Bricks, make_pictures
 from tests.dn2.groups.synthetic import normal_groups, write_groups

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import dn2
-from flows.nightly_score import nightly_score
-from flows.outcomes import NightError, Outcome
+from flows.facts import NightError, Outcome
+from flows.nightly import nightly_score
 from flows.parameters import NightlyParameters
 from tests.conftest import Bricks
 from tests.flows.meanwhile import Meanwhile, die

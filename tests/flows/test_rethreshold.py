@@ -12,10 +12,9 @@ import pytest
 
 import dn2
 from dn2.records import Report
-from flows.nightly_score import nightly_score
+from flows.nightly import nightly_score
 from flows.parameters import NightlyParameters, RethresholdParameters, ScoreParameters
-from flows.rethreshold import rethreshold
-from flows.score import score
+from flows.scoring import rethreshold, score
 from tests.conftest import Bricks
 from tests.flows.command import Run
 from tests.flows.test_flows import task_runs

@@ -11,9 +11,9 @@ from dn2.config import FitConfig, ScoreConfig
 from dn2.store.schemas import REPORT
 from dn2.store.storage import Store
 from dn2.store.tables import read_table
+from flows.banks import train
 from flows.parameters import ScoreParameters, TrainParameters
-from flows.score import score
-from flows.train import train
+from flows.scoring import score
 from tests.conftest import Bricks
 from tests.flows.test_flows import task_runs
 

@@ -12,7 +12,7 @@ import yaml
 
 from dn2.errors import ConfigError, Dn2Error, NotFoundError, SourceError
 from flows.parameters import ScoreNewParameters
-from flows.sources import SourcesFile, read_sources
+from flows.sources_file import SourcesFile, read_sources
 
 EXAMPLE = Path(__file__).parents[2] / "deployments" / "sources.example.yaml"
 ONE = "store: s\nnightly: [{source: a}]\n"
@@ -155,7 +155,9 @@ def test_place_that_is_named_twice_is_refused_however_it_is_written(
 def test_same_place_with_two_banks_is_no_duplicate(tmp_path: Path):
     path = tmp_path / "sources.yaml"
     path.write_text("store: s\nnightly: [{source: a, bank: one}, {source: a, bank: two}]\nwatch: [{prefix: a}]\n")
-    assert read_sources(str(path)).banks() == ("default", "one", "two")
+    file = read_sources(str(path))
+    assert [one.bank for one in file.nightly] == ["one", "two"]
+    assert [one.bank for one in file.watch] == ["default"]
 
 
 def test_splits_of_one_table_are_no_duplicates(tmp_path: Path):
@@ -261,7 +263,7 @@ def test_batches_pair_every_source_with_the_shared_settings_in_the_files_order(t
         ),
     )
     assert [batch.rescore for batch in file.batches(rescore=False)] == [False, False]
-    assert file.banks() == ("default", "three", "two")
+    assert [one.bank for one in file.watch] == ["three"]
 
 
 def test_example_is_the_demos_batch_with_its_bank():

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.steps import MOST_TASKS, ranges
+from flows.images import MOST_TASKS, ranges
 
 
 @given(st.integers(0, 100_000), st.integers(1, 300))

@@ -17,7 +17,7 @@ from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed, Pending, R
 
 import dn2
 from dn2.progress import advance
-from flows.embed import embed
+from flows.images import embed
 from flows.parameters import EmbedParameters
 from flows.watched import MOST_CRASHES, CrashedTooOftenError, watched
 from tests.flows.told import artifacts, run_id

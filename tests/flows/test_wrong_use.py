@@ -79,15 +79,23 @@ def test_batch_whose_images_are_all_broken_is_reported_with_a_warning(run: Run, 
         (["--backbone", "resnet99"], WRONG_USE, "backbone: got 'resnet99', expected auto, efficientnet_lite0"),
         (["--backbone", "resnet50"], FAILED, "backbone resnet50: got no weights file .*resnet50-0676ba61.pth; put "),
         (["--k", "32"], FAILED, "k: got 32 with 32 different normal images in the bank, expected at least 33"),
-        (["--k", "0"], WRONG_USE, r"fit\.k = 0: Input should be greater than or equal to 1"),
-        (["--far", "2"], WRONG_USE, r"fit\.false_alarm_rate = 2\.0: Input should be less than 1"),
-        (["--bank", "../x"], WRONG_USE, "name '../x' cannot be used: expected 1 to 100 letters"),
-        (["--dataset", "a/b"], WRONG_USE, "name 'a/b' cannot be used: expected 1 to 100 letters"),
-        (["--device", "tpu"], WRONG_USE, r"embed\.device: got 'tpu', expected auto, cpu, cuda or cuda:N"),
-        (["--nprobe", "0"], WRONG_USE, r"fit\.nprobe = 0: Input should be greater than or equal to 1"),
-        (["--recall", "1.5"], WRONG_USE, r"fit\.recall = 1\.5: Input should be less than or equal to 1"),
-        (["--segment-rows", "0"], WRONG_USE, r"fit\.segment_rows = 0: Input should be greater than or equal to 1"),
-        (["--shard-size", "0"], WRONG_USE, r"embed\.shard_size = 0: Input should be greater than or equal to 1"),
+        (["--k", "0"], WRONG_USE, r"--k \(fit\.k\) = 0: Input should be greater than or equal to 1"),
+        (["--far", "2"], WRONG_USE, r"--far \(fit\.false_alarm_rate\) = 2\.0: Input should be less than 1"),
+        (["--bank", "../x"], WRONG_USE, "--bank: name '../x' cannot be used: expected 1 to 100 letters"),
+        (["--dataset", "a/b"], WRONG_USE, "--dataset: name 'a/b' cannot be used: expected 1 to 100 letters"),
+        (["--device", "tpu"], WRONG_USE, r"--device \(embed\.device\): got 'tpu', expected auto, cpu, cuda or cuda:N"),
+        (["--nprobe", "0"], WRONG_USE, r"--nprobe \(fit\.nprobe\) = 0: Input should be greater than or equal to 1"),
+        (["--recall", "1.5"], WRONG_USE, r"--recall \(fit\.recall\) = 1\.5: Input should be less than or equal to 1"),
+        (
+            ["--segment-rows", "0"],
+            WRONG_USE,
+            r"--segment-rows \(fit\.segment_rows\) = 0: Input should be greater than or equal to 1",
+        ),
+        (
+            ["--shard-size", "0"],
+            WRONG_USE,
+            r"--shard-size \(embed\.shard_size\) = 0: Input should be greater than or equal to 1",
+        ),
     ],
 )
 def test_bad_setting_of_train(run: Run, own_bricks: Bricks, options: list[str], code: int, message: str):
@@ -101,12 +109,24 @@ def test_bad_setting_of_train(run: Run, own_bricks: Bricks, options: list[str], 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--far", "0"], r"threshold\.false_alarm_rate = 0\.0: Input should be greater than 0"),
-        (["--quantile", "1.5"], r"threshold\.quantile = 1\.5: Input should be less than or equal to 1"),
-        (["--threshold", "-1"], r"threshold\.value = -1\.0: Input should be greater than or equal to 0"),
-        (["--budget", "0"], r"threshold\.budget = 0: Input should be greater than or equal to 1"),
-        (["--fdr", "1"], r"false_discovery_rate = 1\.0: Input should be less than 1"),
-        (["--far", "0.1", "--budget", "3"], "threshold: got false_alarm_rate 0.1 and budget 3, expected at most one"),
+        (["--far", "0"], r"--far \((score\.)?threshold\.false_alarm_rate\) = 0\.0: Input should be greater than 0"),
+        (
+            ["--quantile", "1.5"],
+            r"--quantile \((score\.)?threshold\.quantile\) = 1\.5: Input should be less than or equal to 1",
+        ),
+        (
+            ["--threshold", "-1"],
+            r"--threshold \((score\.)?threshold\.value\) = -1\.0: Input should be greater than or equal to 0",
+        ),
+        (
+            ["--budget", "0"],
+            r"--budget \((score\.)?threshold\.budget\) = 0: Input should be greater than or equal to 1",
+        ),
+        (["--fdr", "1"], r"--fdr \((score\.)?false_discovery_rate\) = 1\.0: Input should be less than 1"),
+        (
+            ["--far", "0.1", "--budget", "3"],
+            "threshold: got --far 0.1 and --budget 3, expected at most one of --far, --quantile, --threshold, --budget",
+        ),
     ],
 )
 def test_bad_threshold_of_score_and_rethreshold(run: Run, own_bricks: Bricks, options: list[str], message: str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,6 @@ from importlib import import_module
 from typing import Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -25,10 +25,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from dn2.config import Config, explain
 from dn2.errors import ConfigError, Dn2Error, NotFoundError
+from dn2.fields import Config
 from dn2.progress import Advance, listening
-from flows.server import Server
+from flows.cli.server import Server
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 out = Console(highlight=False, soft_wrap=True)
@@ -50,34 +50,55 @@ def warn(text: str) -> None:
     err.print(Text(f"warning: {text}", "yellow"))
 
 
-Run = Callable[[str, Config], Any]
+class Run:
+    """Runs flows for one command, on a server that starts when the first one does.
+
+    Attributes:
+        done: what the last flow returned.
+        seconds: how long it ran.
+    """
+
+    done: Any = None
+    seconds = 0.0
+
+    def __init__(self, *, verbose: bool) -> None:
+        self._server = Server(verbose=verbose)
+
+    def __call__(self, flow: str, parameters: Config) -> Any:
+        """Return the record of a flow.
+
+        Args:
+            flow: its module in `flows`, and its function.
+            parameters: what it is told.
+        """
+        began = time.monotonic()
+        self._server.start()  # it comes up while the flow's module, and with it torch, is loaded
+        module, _, name = flow.partition(".")
+        function = getattr(import_module(f"flows.{module}"), name)
+        self._server.wait()
+        with progress():
+            self.done = function(parameters)
+        self.seconds = time.monotonic() - began
+        return self.done
+
+
+def _as_it_is(text: str) -> str:
+    return text
 
 
 @contextmanager
-def session(*, verbose: bool) -> Iterator[Run]:
+def session(*, verbose: bool, as_typed: Callable[[str], str] = _as_it_is) -> Iterator[Run]:
     """Run a command: quiet logs, one line for an error, and an exit code a script can trust.
 
-    Yields a function that runs the flow of a name with its parameters, and returns the flow's record.
+    Args:
+        verbose: show the log, and where an unexpected error arose.
+        as_typed: turns the names of fields in an error into those of the command's options.
     """
     _quiet(verbose)
-    server = Server(verbose=verbose)
-
-    def run(name: str, parameters: Config) -> Any:
-        server.start()  # it comes up while the flow's module, and with it torch, is loaded
-        module = name.replace("-", "_")
-        flow = getattr(import_module(f"flows.{module}"), module)
-        server.wait()
-        with progress():
-            return flow(parameters)
-
     try:
-        yield run
-    except ValidationError as error:
-        _fail(explain(error), WRONG_USE)
-    except (ConfigError, NotFoundError) as error:
-        _fail(error, WRONG_USE)
+        yield Run(verbose=verbose)
     except Dn2Error as error:
-        _fail(error, FAILED)
+        _fail(as_typed(str(error)), WRONG_USE if isinstance(error, ConfigError | NotFoundError) else FAILED)
     except (typer.Exit, typer.Abort):
         raise
     except BaseException as error:
@@ -99,8 +120,8 @@ def _stems_from(error: BaseException | None, signal_name: str) -> bool:
     return error is not None
 
 
-def _fail(error: Exception | str, code: int) -> None:
-    err.print(Text("error: ", "bold red") + Text(" ".join(str(error).split())))
+def _fail(error: str, code: int) -> None:
+    err.print(Text("error: ", "bold red") + Text(" ".join(error.split())))
     raise typer.Exit(code) from None
 
 

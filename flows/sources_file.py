@@ -8,33 +8,21 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from dn2.config import Config, EmbedConfig, GroupScoreConfig, Name, ScoreConfig, explain, short
+from dn2.config import EmbedConfig, GroupScoreConfig, Name, ScoreConfig, explain, short
 from dn2.errors import ConfigError
+from dn2.fields import Config
 from dn2.sources.source import SUFFIXES
 from dn2.store.files import locate, read_file, relative_to
-from flows.parameters import PathPattern, ScoreNewParameters, TellConfig
+from flows.parameters import Groups, PathPattern, ScoreNewParameters, SourceParameters, TellConfig
 
 _LARGEST = 1_000_000  # characters: thousands of sources
 
 
-class NightlySource(Config):
+class NightlySource(SourceParameters):
     """A source whose new images are scored every night."""
 
-    source: str = Field(
-        min_length=1,
-        description="Folder, fsspec URL or glob with images; tar or Parquet files of images; or a table of them.",
-    )
     bank: Name = Field("default", description="Name of the bank to compare them with.")
-    dataset: Name | None = Field(None, description="Name of the dataset. By default derived from the source.")
-    pattern: PathPattern | None = Field(
-        None, description="What the paths below the source say, such as {label}/{group_id}/*. By default nothing."
-    )
-    split: str | None = Field(
-        None, min_length=1, description="Only the rows of a table whose column split has this value. By default all."
-    )
-    groups: bool = Field(
-        False, description="Score the groups that got new images, with a bank of groups, instead of the images."
-    )
+    groups: Groups = False
 
 
 class WatchedPrefix(Config):
@@ -62,9 +50,7 @@ class WatchedPrefix(Config):
     pattern: PathPattern | None = Field(
         None, description="What the paths below a drop say, such as {label}/{group_id}/*. By default nothing."
     )
-    groups: bool = Field(
-        False, description="Score the groups that got new images, with a bank of groups, instead of the images."
-    )
+    groups: Groups = False
 
     @field_validator("marker")
     @classmethod
@@ -107,10 +93,6 @@ class SourcesFile(Config):
             "rescore": rescore,
         }
         return tuple(ScoreNewParameters.model_validate({**dict(one), **shared}) for one in self.nightly)
-
-    def banks(self) -> tuple[str, ...]:
-        """Return the names of all banks in the file."""
-        return tuple(sorted({one.bank for one in self.nightly} | {one.bank for one in self.watch}))
 
 
 class _PlainLoader(yaml.SafeLoader):

@@ -1,4 +1,4 @@
-"""Flow: look for complete drops below the watched prefixes, and tell of them."""
+"""Flow: look for complete drops below the watched prefixes, and tell of them; `flows.nightly` scores them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dn2.errors import Dn2Error
 from dn2.records import Drop, Look
 from flows.artifacts import show_looks
 from flows.events import tell_drop
-from flows.outcomes import reason
+from flows.facts import reason
 from flows.parameters import WatchParameters
-from flows.sources import SourcesFile, WatchedPrefix, read_sources
+from flows.sources_file import SourcesFile, WatchedPrefix, read_sources
 from flows.watched import watched
 
 

@@ -1,4 +1,4 @@
-"""Flow: score a batch of images against a bank."""
+"""Flows that make reports of images: score a batch against a bank, and decide anew about a finished report."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from prefect import flow
 
 import dn2
 import tasks.steps as step
+from dn2.config import ScoreConfig
 from dn2.records import BankVersion, Embedded, Report, ScoredShard
 from dn2.reports.export import check_target
 from dn2.scoring.score import bank_loads, check_comparable, finished_report, gather, scores_folder
 from flows.artifacts import show_report
 from flows.events import tell_report
-from flows.parameters import BatchParameters, ScoreParameters
-from flows.steps import embed_source, ranges
+from flows.images import embed_source, ranges
+from flows.parameters import BatchParameters, RethresholdParameters, ScoreParameters
 from flows.watched import watched
 
 
@@ -23,8 +24,7 @@ def score(parameters: ScoreParameters) -> Report:
         check_target(parameters.out, parameters.store)
     with watched():
         bank = step.open_bank(parameters.store, parameters.bank)
-        embedded = embed_source(parameters, bank)
-        report = score_embedded(embedded, bank, parameters)
+        report = score_embedded(embed_source(parameters, bank), bank, parameters)
         if parameters.out is not None:
             step.export(report, parameters.store, parameters.out)
         show_report(report, parameters.store, parameters.tell)
@@ -54,3 +54,24 @@ def score_embedded(embedded: Embedded, bank: BankVersion, parameters: BatchParam
     for number, mine in enumerate(runs):
         parts += step.score(mine, store, bank, config, folder=folder, number=number, total=total)
     return step.report(gather(embedded, bank, parts), store, bank, config)
+
+
+@flow(name="rethreshold")
+def rethreshold(parameters: RethresholdParameters) -> Report:
+    """Write the report that scoring with other settings would have written; nothing is embedded or searched."""
+    with watched():
+        old = step.open_report(parameters.report, parameters.store)
+        out = old.copy if parameters.out is None else parameters.out
+        if out is not None:
+            check_target(out, old.store)
+        report = step.report(old.scored, old.store, old.bank, _changed(old.config, parameters))
+        if out is not None:
+            step.export(report, old.store, out)
+        show_report(report, old.store, parameters.tell)
+    return report
+
+
+def _changed(config: ScoreConfig, parameters: RethresholdParameters) -> ScoreConfig:
+    """Return the settings of a report with those that are to change."""
+    given = {name: getattr(parameters, name) for name in ("threshold", "false_discovery_rate")}
+    return config.model_copy(update={name: value for name, value in given.items() if value is not None})

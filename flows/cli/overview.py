@@ -21,8 +21,8 @@ from dn2.upkeep.overview import (
     ReportsOverview,
     VersionOverview,
 )
-from flows.console import say, visible
-from flows.words import size_in_words
+from flows.cli.console import say, visible
+from flows.facts import size_in_words
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""Flow: merge the manifest parts of a dataset, or of all."""
+"""Flows that keep a store in order: merge manifest parts, and remove what nobody needs any more."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from prefect import flow
 import dn2
 import tasks.steps as step
 from dn2.errors import Dn2Error
-from dn2.records import Compacted
+from dn2.records import Compacted, Pruned
 from dn2.upkeep.compact import dataset_names
-from flows.artifacts import show_compacted
-from flows.parameters import CompactParameters
+from flows.artifacts import show_compacted, show_pruned
+from flows.parameters import CompactParameters, PruneParameters
 from flows.watched import watched
 
 
@@ -31,3 +31,14 @@ def compact(parameters: CompactParameters) -> tuple[Compacted, ...]:
         if failed:
             raise failed[0]
     return tuple(done)
+
+
+@flow(name="prune")
+def prune(parameters: PruneParameters) -> Pruned:
+    """Say what nobody needs any more; it is removed only if the parameters say yes."""
+    if parameters.yes:
+        dn2.Store.open(parameters.store).check_writable()
+    with watched():
+        found = step.prune(parameters.store, parameters.reports, parameters.age, yes=parameters.yes)
+        show_pruned(found)
+    return found

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dn2.records import BankVersion, Cleaning, Dataset, GroupBankVersion, GroupReport, Growth, Report
-from flows.console import say, visible, warn
-from flows.words import additions_in_words, copies_in_words, fidelity_in_words, index_in_words, many
+from dn2.records import (
+    BankVersion,
+    Cleaning,
+    Compacted,
+    Dataset,
+    GroupBankVersion,
+    GroupReport,
+    Growth,
+    Pruned,
+    Report,
+)
+from flows.cli.console import say, visible, warn
+from flows.facts import (
+    Outcome,
+    additions_in_words,
+    bytes_in_words,
+    copies_in_words,
+    fidelity_in_words,
+    index_in_words,
+    many,
+    size_in_words,
+)
 
 if TYPE_CHECKING:  # they load what a command that fails early does not need
     from dn2.evaluation.demo import DemoFigures
-    from flows.outcomes import Outcome
 
 
 def describe_dataset(done: Dataset) -> None:
@@ -160,3 +178,35 @@ def describe_demo(figures: DemoFigures) -> None:
         f"{figures.counts['good']} normal images to calibrate on, the threshold is the largest normal score; "
         f"more normal images would make it sharper."
     )
+
+
+def describe_compacted(done: Compacted) -> None:
+    """Say which manifest parts were merged; what was left apart has been told as a warning."""
+    if done.part is None:
+        say(f"dataset {done.dataset}: nothing to merge")
+        return
+    say(
+        f"dataset {done.dataset}: {many(len(done.merged), 'manifest part')} merged into {done.part}, "
+        f"{many(done.images, 'image')}, {many(done.shards, 'shard')} written; {size_in_words(done.size)}"
+    )
+
+
+def pruned_lines(found: Pruned) -> Iterator[str]:
+    """Yield what nobody needs any more, kind by kind, with some paths, and whether it was removed."""
+    yield f"store {found.store}"
+    for one in found.kinds:
+        yield f"  {one.kind}: {one.count:,} ({size_in_words(one.size)})"
+        yield from (f"    {path}" for path in one.examples)
+        if one.count > len(one.examples):
+            yield f"    and {one.count - len(one.examples):,} more"
+    if found.vanished_rows:
+        yield (
+            f"rows of vanished or changed images in shards that also hold others: {found.vanished_rows:,} (about "
+            f"{bytes_in_words(found.vanished_bytes)}); dn2 compact leaves them behind"
+        )
+    if not found.kinds:
+        yield "nothing to remove"
+    elif found.removed:
+        yield f"removed: {size_in_words(found.size)}"
+    else:
+        yield f"nothing was removed; with --yes {size_in_words(found.size)} would be"

@@ -44,7 +44,7 @@ class Server:
             listener.listen(128)
             self._url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
             self._process = subprocess.Popen(  # noqa: S603  (this interpreter and this module)
-                [sys.executable, "-P", "-m", "flows.server", str(listener.fileno())],
+                [sys.executable, "-P", "-m", "flows.cli.server", str(listener.fileno())],
                 env={**os.environ, **get_current_settings().to_environment_variables(exclude_unset=True)},
                 pass_fds=[listener.fileno()],
                 start_new_session=True,
