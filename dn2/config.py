@@ -120,10 +120,13 @@ GroupMemory = Annotated[
 RejectRate = Annotated[
     float,
     Field(
-        ge=0, le=1, description="Training stops and scoring warns if more than this share of images is unreadable ..."
+        ge=0,
+        le=1,
+        description="Training stops and scoring warns if more than this share of the images is unreadable, and more "
+        "than max_rejects.",
     ),
 ]
-Rejects = Annotated[int, Field(ge=0, description="... and more than this many of them.")]
+Rejects = Annotated[int, Field(ge=0, description="So many unreadable images are too few to stop or to warn.")]
 Neighbors = Annotated[
     int, BASIC, LAST, Field(ge=1, le=1000, description="Neighbours whose squared distances are averaged.")
 ]

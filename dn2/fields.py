@@ -23,10 +23,10 @@ class Names:
     what: str
 
 
-NOTHING = Names("nothing: no result depends on it")
+NOTHING = Names("nothing")  # no result depends on it
 EMBEDDER = Names("the embedder")  # and with it everything that is embedded
 SLICES = Names("the shards, by their rows")
-LAST = Names("what is made last: version or report, not the vectors or scores below it")
+LAST = Names("version or report only")  # what is made last, not the vectors or scores below it
 
 
 @dataclass(frozen=True, slots=True)

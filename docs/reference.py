@@ -1,4 +1,4 @@
-"""Makes docs/reference.md from the code: the columns of every Parquet file, and every setting. `make reference`."""
+"""Makes docs/reference.md from the code: columns of Parquet files, settings, options of commands. `make reference`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from pydantic.fields import FieldInfo
 
 import dn2.config
 import flows
-from dn2.config import Config
+from dn2.fields import Config, Names, marks
 from dn2.store.schemas import SCHEMAS, Schema
+from flows.cli.app import COMMANDS
+from flows.cli.options import Option
 from flows.sources_file import SourcesFile
 
 PAGE = Path(__file__).parent / "reference.md"
@@ -33,11 +35,17 @@ words, the field's metadata `description`. Embeddings have the length of their e
 """
 _SETTINGS = """## Settings
 
-Groups of settings, as the library, Prefect and the sources file take them.
+Groups of settings, as the library, Prefect and the sources file take them. The last column says what a field is part of
+the name of: another value makes another one of it ([what changes a result](settings.md#what-changes-a-result)).
 """
 _PARAMETERS = """## Parameters of the flows
 
 Each flow takes one parameter, `parameters`, that holds these fields.
+"""
+_COMMANDS = """## Commands
+
+The options of each command, which set fields of the parameters of its flow; `--verbose` is one of all. Those in the
+first lines are shown first by `--help`.
 """
 _SOURCES = """## Sources file
 
@@ -56,8 +64,10 @@ def make_page() -> str:
     own = list(vars(dn2.config).values())  # in the order of the file
     settings = [model for model in groups if model not in of_file]
     settings.sort(key=lambda model: own.index(model) if model in own else len(own))
-    parts = [_OPENING, *map(section_of_schema, SCHEMAS), _SETTINGS, *map(section_of_model, settings)]
+    parts = [_OPENING, *map(section_of_schema, SCHEMAS), _SETTINGS]
+    parts += [section_of_model(model, names=model in own) for model in settings]
     parts += [_PARAMETERS, *(section_of_model(model, flow) for flow, model in takers.items())]
+    parts += [_COMMANDS, *(section_of_command(name, options) for name, options in COMMANDS.items())]
     parts += [_SOURCES, *map(section_of_model, of_file)]
     return "\n".join(parts)
 
@@ -72,14 +82,28 @@ def section_of_schema(schema: Schema) -> str:
     return "\n".join([*lines, ""])
 
 
-def section_of_model(model: type[Config], flow: str = "") -> str:
-    """Return what the page says of one model of settings, and the flow that takes it, if one does."""
+def section_of_model(model: type[Config], flow: str = "", *, names: bool = False) -> str:
+    """Return what the page says of one model of settings, the flow that takes it, if one does, and what it names."""
     title = f"### {model.__name__}" + (f" of {flow}" if flow else "")
     lines = [title, "", (model.__doc__ or "").strip(), ""]
-    lines += ["| field | values | default | what it is |", "|---|---|---|---|"]
+    lines.append("| field | values | default | what it is |" + (" it names |" if names else ""))
+    lines.append("|---|---|---|---|" + ("---|" if names else ""))
     for name, field in model.model_fields.items():
         values = ", ".join([words(field.annotation), *limits_of(field)])
-        lines.append(f"| `{name}` | {values} | {default_of(field)} | {field.description} |")
+        line = f"| `{name}` | {values} | {default_of(field)} | {field.description} |"
+        named = next((mark.what for mark in marks(field, Names)), "all made with it")
+        lines.append(f"{line} {named} |" if names else line)
+    return "\n".join([*lines, ""])
+
+
+def section_of_command(name: str, options: tuple[Option, ...]) -> str:
+    """Return what the page says of one command."""
+    lines = [f"### dn2 {name}", "", "| option | default | sets |", "|---|---|---|"]
+    for option in options:
+        typed = f"`{option.name.upper()}`" if option.is_argument else f"`{option.name}`"
+        default = "must be given" if option.required else "none" if option.default is None else f"`{option.default}`"
+        fields = ", ".join(f"`{'.'.join(path)}`" for path in option.paths)
+        lines.append(f"| {typed} | {default} | {fields} |")
     return "\n".join([*lines, ""])
 
 

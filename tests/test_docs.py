@@ -152,15 +152,19 @@ def test_nightly_page_names_every_field_of_the_sources_file():
     assert [name for name in names_in([listed[1]]) if name != "default"] == list(NightlySource.model_fields)
 
 
-def test_settings_page_names_the_options_of_every_command():
-    rows = re.findall(r"^\| `dn2 ([\w -]+)` \| (.*) \|$", text_of("docs/settings.md"), re.MULTILINE)
-    listed = {command: set(re.findall(r"`(--[\w-]+)`", options)) for command, options in rows}
+def test_reference_names_the_options_of_every_command():
+    sections = re.split(r"^### dn2 ", text_of("docs/reference.md"), flags=re.MULTILINE)[1:]
+    listed = {
+        section.partition("\n")[0]: set(re.findall(r"^\| `(--[\w-]+)`", section.partition("\n## ")[0], re.MULTILINE))
+        for section in sections
+    }
     commands = {}
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
         below = getattr(command, "commands", None)  # of a group of commands
         commands |= {name: command} if below is None else {f"{name} {one}": below[one] for one in below}
     real = {
-        name: {option for one in command.params for option in one.opts if option.startswith("--")} - {"--help"}
+        name: {option for one in command.params for option in one.opts if option.startswith("--")}
+        - {"--help", "--verbose"}
         for name, command in commands.items()
     }
     assert listed == real
