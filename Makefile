@@ -5,15 +5,31 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SYSTEM := $(VENV)/.system
 
-.PHONY: demo test e2e bench-orchestration bench-cleaning bench-thresholds bench-groups bench-neighbors bench-ingest bench-crops deploy reference lint types install clean
+.PHONY: demo test check fix e2e bench-orchestration bench-cleaning bench-thresholds bench-groups bench-neighbors bench-ingest bench-crops deploy reference lint types install clean
 
 demo: $(READY)
 	$(BIN)/dn2 demo
 
+# All tests; or some: make test T=tests/dn2/test_config.py::test_name
 # Threads that wait for work sleep: those of several processes would keep each other's cores busy with waiting.
-test: export OMP_WAIT_POLICY = PASSIVE
+test check: export OMP_WAIT_POLICY = PASSIVE
 test: $(READY) $(SYSTEM)
+ifdef T
+	$(BIN)/python -m pytest $(T)
+else
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=90
+endif
+
+# What to run before every commit: rules, types, and the tests that start no server and are not slow.
+check: lint types
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not (slow or s3 or browser or gpu)" tests/dn2/store tests/dn2/records \
+		tests/dn2/sources tests/dn2/images tests/dn2/neighbors tests/dn2/test_config.py tests/test_docs.py
+
+# Mends what ruff can mend, and writes the reference anew.
+fix: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/python -m docs.reference
 
 # A real server, worker, drop, crash and browser, from the first command to the last report.
 e2e: $(READY) $(SYSTEM)
