@@ -9,15 +9,7 @@ from typing import cast
 
 from dn2.errors import Dn2Error, NotFoundError, SourceError
 from dn2.sources.globs import Glob, escaped, joined_glob
-from dn2.sources.source import (
-    ListedFile,
-    Source,
-    VanishedError,
-    dataset_name,
-    images_in_words,
-    is_image,
-    own_pictures,
-)
+from dn2.sources.source import ListedFile, Source, VanishedError, dataset_name, images_in_words, is_image, own_pictures
 from dn2.sources.walking import walk
 from dn2.store.files import Location, locate, translated
 
@@ -42,10 +34,15 @@ class FolderSource(Source):
             NotFoundError: nothing is there.
             SourceError: it cannot be reached.
         """
-        source = cls(locate(url))
-        if not source._is_there():
-            raise NotFoundError(f"source {source.uri}: nothing is there: expected a folder or prefix with images")
-        return source
+        place = locate(url)
+        try:
+            with translated(SourceError, f"source {place.uri}: cannot be reached"):
+                there = bool(place.fs.exists(place.path))
+        except FileNotFoundError:
+            there = False
+        if not there:
+            raise NotFoundError(f"source {place.uri}: nothing is there: expected a folder or prefix with images")
+        return cls(place)
 
     @property
     def default_name(self) -> str:
@@ -61,13 +58,6 @@ class FolderSource(Source):
             return words
         globs = (repr(joined_glob(escaped(self.uri), f"**/*{suffix}")) for suffix in packs)
         return f"{words}; images in {' and '.join(packs)} files are given as {' or '.join(globs)}"
-
-    def _is_there(self) -> bool:
-        try:
-            with translated(SourceError, f"source {self.uri}: cannot be reached"):
-                return bool(self._location.fs.exists(self._location.path))
-        except FileNotFoundError:
-            return False
 
     def walk(self, *, also: str | None = None, without: str = "") -> Iterator[ListedFile]:
         """Yield every image below the source, in no fixed order; other and hidden files are only counted.

@@ -40,11 +40,7 @@ class ParquetSource(PackSource):
 
     @classmethod
     def owns(cls, place: Location) -> bool:
-        """Return True if a file has images in its cells, False if it lists the URIs of some.
-
-        Raises:
-            Dn2Error: it does neither, or cannot be read.
-        """
+        """Return True if a file has images in its cells, False if it lists the URIs of some."""
         from dn2.sources.blobs import holds_images
 
         return holds_images(place)

@@ -52,9 +52,7 @@ class ListedFile:
 
 
 class Source(ABC):
-    """Where the images of a dataset come from. Each kind is a file of its own, which says all that others must know.
-
-    `dn2.sources.opening` lists the kinds.
+    """Where the images of a dataset come from. Each kind is a class in a file of its own; `opening` lists them.
 
     Attributes:
         uri: its absolute URI: that of the place, or of a glob's root and the glob.
