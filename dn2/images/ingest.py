@@ -56,8 +56,7 @@ def ingest(
     that did not change writes nothing. The listing is streamed through a temporary file: memory does not grow with it.
 
     Args:
-        source: where the images are: a folder or fsspec URL, searched recursively; a glob; a .tar, or a glob of them; a
-            .parquet with image bytes, or a glob of them; or a .csv or .parquet that lists images.
+        source: where the images are, see `dn2.sources.opening.source_words`; folders are searched recursively.
         store: where dn2 keeps its files.
         dataset: name of the dataset; by default derived from the source's URI.
         pattern: what the paths below the source say about group and label, see `dn2.sources.pattern`. It is not written
@@ -79,8 +78,8 @@ def ingest(
     opened, store = open_source(source, split=split), Store.open(store)
     if expected is not None and not opened.takes_pattern:
         raise ConfigError(
-            f"source {opened.uri}: got the pattern {pattern!r} with a table, expected its columns group_id and label "
-            f"to say what is known; leave the pattern out"
+            f"source {opened.uri}: got the pattern {pattern!r} with a {opened.noun}, expected its {opened.tells} to "
+            f"say what is known; leave the pattern out"
         )
     name = opened.default_name if dataset is None else check_name(dataset)
     parts = part_names(store, name)

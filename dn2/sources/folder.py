@@ -8,35 +8,21 @@ from pathlib import Path, PurePosixPath
 from typing import cast
 
 from dn2.errors import Dn2Error, NotFoundError, SourceError
-from dn2.sources.globs import escaped, joined_glob
-from dn2.sources.source import (
-    ListedFile,
-    VanishedError,
-    dataset_name,
-    images_in_words,
-    is_image,
-    own_pictures,
-)
+from dn2.sources.globs import Glob, escaped, joined_glob
+from dn2.sources.source import ListedFile, Source, VanishedError, dataset_name, images_in_words, is_image, own_pictures
 from dn2.sources.walking import walk
 from dn2.store.files import Location, locate, translated
 
-_PACKS = (".tar", ".parquet")  # files that may hold images, and are sources of their own
 
+class FolderSource(Source):
+    """A folder or prefix of images, or a single one."""
 
-class FolderSource:
-    """A folder or prefix of images, or a single one.
+    words = "a folder or fsspec URL with images, or one image"
+    noun = "folder"
 
-    Attributes:
-        uri: its absolute URI.
-        ignored: files seen by the last listing that are no images.
-    """
-
-    takes_pattern = True
-
-    def __init__(self, location: Location) -> None:
-        self._location = location
-        self.uri = location.uri
-        self.ignored = 0
+    def __init__(self, place: Location, glob: Glob | None = None, split: str | None = None) -> None:
+        super().__init__(place)
+        self._location = place
         self._packs: set[str] = set()
 
     @classmethod
@@ -48,15 +34,15 @@ class FolderSource:
             NotFoundError: nothing is there.
             SourceError: it cannot be reached.
         """
-        source = cls(locate(url))
-        if not source._is_there():
-            raise NotFoundError(f"source {source.uri}: nothing is there: expected a folder or prefix with images")
-        return source
-
-    @property
-    def is_local(self) -> bool:
-        """True for a folder of this machine."""
-        return self._location.is_local
+        place = locate(url)
+        try:
+            with translated(SourceError, f"source {place.uri}: cannot be reached"):
+                there = bool(place.fs.exists(place.path))
+        except FileNotFoundError:
+            there = False
+        if not there:
+            raise NotFoundError(f"source {place.uri}: nothing is there: expected a folder or prefix with images")
+        return cls(place)
 
     @property
     def default_name(self) -> str:
@@ -73,13 +59,6 @@ class FolderSource:
         globs = (repr(joined_glob(escaped(self.uri), f"**/*{suffix}")) for suffix in packs)
         return f"{words}; images in {' and '.join(packs)} files are given as {' or '.join(globs)}"
 
-    def _is_there(self) -> bool:
-        try:
-            with translated(SourceError, f"source {self.uri}: cannot be reached"):
-                return bool(self._location.fs.exists(self._location.path))
-        except FileNotFoundError:
-            return False
-
     def walk(self, *, also: str | None = None, without: str = "") -> Iterator[ListedFile]:
         """Yield every image below the source, in no fixed order; other and hidden files are only counted.
 
@@ -90,6 +69,9 @@ class FolderSource:
         Raises:
             SourceError: the source cannot be listed.
         """
+        from dn2.sources.opening import pack_suffixes  # it lists this kind, too
+
+        packs = pack_suffixes()
         self.ignored, own = 0, own_pictures(self.uri, without)
         try:
             with translated(SourceError, f"source {self.uri}: cannot be listed"):
@@ -102,16 +84,12 @@ class FolderSource:
                         yield ListedFile(uri, version, size)
                     else:
                         self.ignored += 1
-                        self._packs.update(suffix for suffix in _PACKS if name.lower().endswith(suffix))
+                        self._packs.update(suffix for suffix in packs if name.lower().endswith(suffix))
         except FileNotFoundError as error:
             raise SourceError(f"source {self.uri}: vanished while it was listed: {error}") from error
 
     def read(self, uri: str, version: str = "") -> bytes:
-        """Return the bytes of a file below the source. Safe to call from several threads.
-
-        Args:
-            uri: of the file.
-            version: not used: that a file changed is seen by its size.
+        """Return the bytes of a file below the source. That it changed is seen by its size, not by its version.
 
         Raises:
             VanishedError: the file is gone, but the source is still there and has files.

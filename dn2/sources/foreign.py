@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pc
@@ -14,14 +14,8 @@ from dn2.errors import ConfigError, NotFoundError, SourceError
 from dn2.store.files import Location, translated
 from dn2.store.tables import ROW_GROUP
 
-FORMS = (".csv", ".parquet")
 TextColumns = dict[str, list[str | None]]
 BUFFER = 2**20  # bytes of a CSV block, of which Arrow reads up to 32 ahead, and of a Parquet column at a time
-
-
-def is_table(url: str) -> bool:
-    """Return True if a URL ends as that of a table does, in capitals or not."""
-    return url.lower().endswith(FORMS)
 
 
 def iter_foreign_rows(place: Location, columns: Sequence[str], *, required: Sequence[str]) -> Iterator[TextColumns]:
@@ -62,16 +56,10 @@ def undamaged(uri: str) -> Iterator[None]:
         raise ConfigError(f"table {uri}: got a file that cannot be read as {form}: {detail}") from error
 
 
-def opened(place: Location) -> IO[bytes]:
-    """Return a file, to be read."""
-    file: IO[bytes] = place.fs.open(place.path, "rb")
-    return file
-
-
 def _csv_batches(place: Location, columns: Sequence[str], required: Sequence[str]) -> Iterator[Any]:
     reading = pc.ReadOptions(use_threads=False, block_size=BUFFER)
     parsing = pc.ParseOptions(newlines_in_values=True)
-    with opened(place) as file, pc.open_csv(file, read_options=reading, parse_options=parsing) as reader:
+    with place.fs.open(place.path, "rb") as file, pc.open_csv(file, reading, parsing) as reader:
         chosen = chosen_columns(place.uri, reader.schema.names, columns, required)
     converting = pc.ConvertOptions(
         include_columns=chosen,
@@ -79,15 +67,12 @@ def _csv_batches(place: Location, columns: Sequence[str], required: Sequence[str
         null_values=[""],
         strings_can_be_null=True,
     )
-    with (
-        opened(place) as file,
-        pc.open_csv(file, read_options=reading, parse_options=parsing, convert_options=converting) as reader,
-    ):
+    with place.fs.open(place.path, "rb") as file, pc.open_csv(file, reading, parsing, converting) as reader:
         yield from reader
 
 
 def _parquet_batches(place: Location, columns: Sequence[str], required: Sequence[str]) -> Iterator[Any]:
-    with opened(place) as file, pq.ParquetFile(file, buffer_size=BUFFER) as parquet:
+    with place.fs.open(place.path, "rb") as file, pq.ParquetFile(file, buffer_size=BUFFER) as parquet:
         schema = parquet.schema_arrow
         chosen = chosen_columns(place.uri, schema.names, columns, required)
         for name in chosen:

@@ -6,32 +6,23 @@ from collections.abc import Iterator
 
 from dn2.errors import Dn2Error, SourceError
 from dn2.sources.folder import FolderSource
-from dn2.sources.globs import Glob, joined_glob
-from dn2.sources.source import ListedFile, dataset_name, images_in_words, is_image, own_pictures
+from dn2.sources.globs import Glob
+from dn2.sources.source import ListedFile, Source, dataset_name, images_in_words, is_image, own_pictures
 from dn2.sources.walking import walk
 from dn2.store.files import Location, translated
 
 
-class GlobSource:
-    """The images whose paths fit a glob.
+class GlobSource(Source):
+    """The images whose paths fit a glob; by default, all below its root."""
 
-    Attributes:
-        uri: the root's URI and the glob.
-        ignored: files that fit and are no images.
-    """
+    words = "a quoted glob of images"
+    noun = "glob"
+    takes_glob = True
 
-    takes_pattern = True
-
-    def __init__(self, root: Location, glob: Glob) -> None:
-        self._root, self._glob = root, glob
-        self._files = FolderSource(root)
-        self.uri = joined_glob(root.uri, glob.text)
-        self.ignored = 0
-
-    @property
-    def is_local(self) -> bool:
-        """True for files of this machine."""
-        return self._root.is_local
+    def __init__(self, place: Location, glob: Glob | None = None, split: str | None = None) -> None:
+        self._root, self._glob = place, glob or Glob("**")
+        super().__init__(place, self._glob)
+        self._files = FolderSource(place)
 
     @property
     def default_name(self) -> str:
@@ -48,9 +39,6 @@ class GlobSource:
 
     def walk(self, *, without: str = "") -> Iterator[ListedFile]:
         """Yield every image that fits; other and hidden files that fit are only counted.
-
-        Args:
-            without: URI of the store: if it lies below the root, its files are neither yielded nor counted.
 
         Raises:
             SourceError: the files cannot be listed.

@@ -10,7 +10,7 @@ from dn2.errors import ConfigError, SourceError
 from dn2.sources.folder import FolderSource
 from dn2.sources.globbed import fitting
 from dn2.sources.globs import Glob, joined_glob
-from dn2.sources.source import ChangedError, VanishedError, is_hidden
+from dn2.sources.source import ChangedError, Source, VanishedError, dataset_name, images_in_words, is_hidden
 from dn2.sources.versions import Pack
 from dn2.store.files import Location, translated
 
@@ -35,11 +35,6 @@ class Packs:
         last = root.path.rpartition("/")[2]
         self.name = last if glob is None else f"{last} {glob.text}"
         self.ignored = 0
-
-    @property
-    def is_local(self) -> bool:
-        """True for files of this machine."""
-        return self._root.is_local
 
     @property
     def where(self) -> str:
@@ -133,3 +128,23 @@ class Packs:
         except FileNotFoundError as error:
             self._files.check_alive(uri)
             raise VanishedError("vanished since it was listed") from error
+
+
+class PackSource(Source):
+    """Images in packs: what the kinds of them share."""
+
+    takes_glob = True
+
+    def __init__(self, place: Location, glob: Glob | None = None, split: str | None = None) -> None:
+        super().__init__(place, glob)
+        self._packs = Packs(place, glob)
+
+    @property
+    def default_name(self) -> str:
+        """Name for its dataset: the file's name, or what the glob says in letters, and 8 hex digits of the URI."""
+        return dataset_name(self._packs.name, self.uri)
+
+    @property
+    def expected(self) -> str:
+        """What it should hold."""
+        return f"{images_in_words()} {self._packs.where}"

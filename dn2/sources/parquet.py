@@ -4,41 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from threading import Lock
+from typing import TYPE_CHECKING
 
-from dn2.errors import ConfigError, Dn2Error, NotFoundError
-from dn2.sources.blobs import Cells, holds_images, iter_known
-from dn2.sources.packs import MARK, Packs
+from dn2.errors import ConfigError, NotFoundError
+from dn2.sources.globs import Glob
+from dn2.sources.packs import MARK, PackSource
 from dn2.sources.source import ChangedError, ListedFile, NoBytesError
-from dn2.sources.tables import Split, check_cells
+from dn2.sources.tables import Split, TableSource, check_cells
 from dn2.sources.versions import Pack
+from dn2.store.files import Location
+
+if TYPE_CHECKING:
+    from dn2.sources.blobs import Cells  # Arrow is loaded when a file is read: --help must not wait for it
 
 _COLUMNS = ("path", "uri", "group_id", "label", "split")
 _OPEN = 2  # files that are read at once: threads at the end of one, and others at the beginning of the next
 _DIGITS = 9  # of a row's number: URIs are in the order of the rows
 
 
-class ParquetSource:
-    """The images in the cells of a Parquet file, or of all that fit a glob.
+class ParquetSource(PackSource):
+    """The images in the cells of a Parquet file, or of all that fit a glob."""
 
-    Attributes:
-        uri: of the file; or of the root, and the glob.
-        ignored: files that fit the glob and are no regular files.
-    """
-
+    words = "a .parquet of image bytes"
+    noun = TableSource.noun
+    suffixes = (".parquet",)
+    tells = TableSource.tells
     takes_pattern = False
+    takes_split = True
 
-    def __init__(self, packs: Packs, *, split: str | None = None) -> None:
-        self._packs = packs
+    def __init__(self, place: Location, glob: Glob | None = None, split: str | None = None) -> None:
+        super().__init__(place, glob)
         self._split = Split(split)
         self._lock = Lock()
         self._open: dict[tuple[str, str], Cells] = {}  # by URI and version, the one used last at the end
-        self.uri = packs.uri
-        self.ignored = 0
 
-    @property
-    def is_local(self) -> bool:
-        """True for files of this machine."""
-        return self._packs.is_local
+    @classmethod
+    def owns(cls, place: Location) -> bool:
+        """Return True if a file has images in its cells, False if it lists the URIs of some."""
+        from dn2.sources.blobs import holds_images
+
+        return holds_images(place)
 
     @property
     def default_name(self) -> str:
@@ -53,16 +58,13 @@ class ParquetSource:
     def walk(self, *, without: str = "") -> Iterator[ListedFile]:
         """Yield an image for each row, in no fixed order. The bytes of the images are not read.
 
-        Args:
-            without: URI of the store: if it lies below a glob's root, its files are passed over.
-
         Raises:
             ConfigError: a file has no images, a column of a type that is no text, or no file has a row of the split.
             SourceError: a file cannot be read, or changed meanwhile.
         """
         for pack in self._packs.walk(without):
             with self._packs.listing(pack) as version:
-                if not holds_images(pack.place):
+                if not self.owns(pack.place):
                     raise ConfigError(
                         f"table {pack.place.uri}: got one that lists images, expected a glob of files that hold their "
                         f"bytes: name this one by itself"
@@ -72,6 +74,8 @@ class ParquetSource:
         self.ignored = self._packs.ignored
 
     def _rows(self, pack: Pack, version: str) -> Iterator[ListedFile]:
+        from dn2.sources.blobs import iter_known
+
         number = -1
         uri = pack.place.uri
         for count, columns in iter_known(pack, _COLUMNS, required=self._split.required):
@@ -107,6 +111,8 @@ class ParquetSource:
         return value
 
     def _cell(self, pack: Pack, version: str, row: int) -> bytes | None:
+        from dn2.sources.blobs import Cells
+
         key = pack.place.uri, version
 
         def check() -> None:
@@ -126,6 +132,3 @@ class ParquetSource:
         while len(self._open) > _OPEN:
             self._open.pop(next(iter(self._open))).close()
         return value
-
-    def twice(self, uri: str) -> Dn2Error | None:
-        """Return nothing: each row has a number of its own."""

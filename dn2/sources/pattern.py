@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from dn2.errors import ConfigError
 from dn2.sources.globs import root_of
+from dn2.sources.opening import kind_named
+from dn2.sources.packs import MARK
 
 FIELDS = ("group_id", "label")
 _EXAMPLE = "{label}/{group_id}/*"
@@ -82,11 +84,9 @@ def below(uri: str, source: str) -> str:
         source: URI of the source.
     """
     path = uri.removeprefix(source)
-    if path == uri or (path and path[0] not in "/#" and not source.endswith("/")):  # not below it: a glob
-        path = uri.removeprefix(root_of(source))
-        if source.lower().endswith(".tar"):
-            path = path.replace("#", "/", 1)
-    return path.removeprefix("#").lstrip("/")
+    if path == uri or (path and path[0] not in f"/{MARK}" and not source.endswith("/")):  # not below it: a glob
+        path = kind_named(source).path_of(uri.removeprefix(root_of(source)))
+    return path.removeprefix(MARK).lstrip("/")
 
 
 def _wrong(text: str, tokens: list[str], fields: tuple[str, ...]) -> str:

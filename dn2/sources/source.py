@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 from dn2.config import fingerprint
 from dn2.errors import Dn2Error, SourceError
+from dn2.sources.globs import Glob, joined_glob
+from dn2.store.files import Location
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 ABSENT = "absent"  # version of a file that a table lists and that is not there
@@ -49,31 +51,67 @@ class ListedFile:
     label: str | None = None
 
 
-class Source(Protocol):
-    """Where the images of a dataset come from. Each kind is a file of its own; `dn2.sources.opening` knows them all.
+class Source(ABC):
+    """Where the images of a dataset come from. Each kind is a class in a file of its own; `opening` lists them.
 
     Attributes:
-        uri: its absolute URI.
+        uri: its absolute URI: that of the place, or of a glob's root and the glob.
         ignored: files seen by the last listing that are no images.
-        takes_pattern: whether paths may say what is known about the images; else the source itself tells.
+        words: what such a source is, in one phrase for people.
+        noun: the same in short, such that an s makes it plural.
+        suffixes: how the names of its files end, in small letters; none: it takes what no other kind does.
+        refused: of a kind that cannot be a source: why, and what to do.
+        tells: what in it says which group and label an image has; nothing if nothing does.
+        takes_pattern: whether paths may say so, too.
+        takes_split: whether a part of its images can be asked for.
+        takes_glob: whether all that fits a glob can be one source.
+        may_be_gone: whether its images can be read without it.
     """
 
-    uri: str
-    ignored: int
-    takes_pattern: bool
+    words: str
+    noun: str
+    suffixes: tuple[str, ...] = ()
+    refused: str = ""
+    tells: str = ""
+    takes_pattern: bool = True
+    takes_split: bool = False
+    takes_glob: bool = False
+    may_be_gone: bool = False
+
+    @classmethod
+    def owns(cls, place: Location) -> bool:
+        """Return True if a file with such a suffix is of this kind: the kinds that share one are asked in their order.
+
+        Raises:
+            Dn2Error: it is of none of them, or cannot be read.
+        """
+        return True
+
+    @classmethod
+    def path_of(cls, below: str) -> str:
+        """Return the path that a pattern is compared with, of what an image's URI says behind the root of a glob."""
+        return below
+
+    def __init__(self, place: Location, glob: Glob | None = None, split: str | None = None) -> None:
+        self.uri = place.uri if glob is None else joined_glob(place.uri, glob.text)
+        self.ignored = 0
 
     @property
     def is_local(self) -> bool:
         """True if all that is read lies on this machine."""
+        return self.uri.startswith("file://")
 
     @property
+    @abstractmethod
     def default_name(self) -> str:
         """Name for its dataset: words that tell people which one it is, and 8 hex digits of its identity."""
 
     @property
+    @abstractmethod
     def expected(self) -> str:
         """What it should hold, for the message that it holds no image."""
 
+    @abstractmethod
     def walk(self, *, without: str = "") -> Iterator[ListedFile]:
         """Yield every image, in no fixed order, in memory that does not grow with their number.
 
@@ -85,6 +123,7 @@ class Source(Protocol):
             SourceError: it cannot be listed.
         """
 
+    @abstractmethod
     def read(self, uri: str, version: str) -> bytes:
         """Return the bytes of an image. Safe to call from several threads.
 
@@ -99,6 +138,7 @@ class Source(Protocol):
 
     def twice(self, uri: str) -> Dn2Error | None:
         """Return what is wrong if a URI was listed twice; None if that is one image."""
+        return None
 
 
 def is_hidden(below: str) -> bool:

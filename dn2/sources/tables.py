@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import cast
 
 from dn2.config import short
-from dn2.errors import ConfigError, Dn2Error, SourceError
-from dn2.sources.foreign import iter_foreign_rows
-from dn2.sources.source import ABSENT, ListedFile, VanishedError, dataset_name
+from dn2.errors import ConfigError, SourceError
+from dn2.sources.globs import Glob
+from dn2.sources.source import ABSENT, ListedFile, Source, VanishedError, dataset_name
 from dn2.sources.versions import local_version, version_and_size
 from dn2.store.files import NO_FILE, Location, Locator, joined, translated
 
@@ -25,22 +25,22 @@ _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 _FEW = 10  # splits that a message names
 
 
-class TableSource:
-    """The images that a table lists.
+class TableSource(Source):
+    """The images that a table lists. None is ignored: whatever it lists is wanted, wherever it lies."""
 
-    Attributes:
-        uri: the table's absolute URI.
-        ignored: 0: whatever a table lists is wanted.
-    """
-
+    words = "a .csv or .parquet that lists images"
+    noun = "table"
+    suffixes = (".csv", ".parquet")
+    tells = "columns group_id and label"
     takes_pattern = False
+    takes_split = True
+    may_be_gone = True
 
-    def __init__(self, location: Location, *, split: str | None = None) -> None:
-        self._location = location
+    def __init__(self, place: Location, glob: Glob | None = None, split: str | None = None) -> None:
+        super().__init__(place)
+        self._location = place
         self._split = Split(split)
         self._locator = Locator()
-        self.uri = location.uri
-        self.ignored = 0
 
     @property
     def is_local(self) -> bool:
@@ -59,9 +59,6 @@ class TableSource:
 
     def walk(self, *, without: str = "") -> Iterator[ListedFile]:
         """Yield a file for each row, in no fixed order; one that is not there has the version ABSENT.
-
-        Args:
-            without: not used: what a table lists is wanted wherever it lies.
 
         Raises:
             NotFoundError: the table is gone.
@@ -85,6 +82,8 @@ class TableSource:
 
     def _rows(self) -> Iterator[tuple[Location, str | None, str | None]]:
         """Yield where the image of each wanted row lies, its group and its label."""
+        from dn2.sources.foreign import iter_foreign_rows  # Arrow is loaded when a table is read
+
         number = 0
         required = ("uri", *self._split.required)
         for rows in iter_foreign_rows(self._location, _COLUMNS, required=required):
@@ -114,11 +113,7 @@ class TableSource:
         return ListedFile(place.uri, *found, group_id, label)
 
     def read(self, uri: str, version: str = "") -> bytes:
-        """Return the bytes of a file that the table lists. Safe to call from several threads.
-
-        Args:
-            uri: of the file.
-            version: not used: that a file changed is seen by its size.
+        """Return the bytes of a file that the table lists. That it changed is seen by its size, not by its version.
 
         Raises:
             VanishedError: the file is gone, but its folder or bucket is still there.
@@ -153,9 +148,6 @@ class TableSource:
                 f"source {self.uri}: {place.uri} not found, and what it lies in is empty or gone: if that is a network "
                 f"drive or a bucket, make it reachable, else take the row out of the table; then run the same command"
             )
-
-    def twice(self, uri: str) -> Dn2Error | None:
-        """Return nothing: the same row twice is one image."""
 
 
 class Split:

@@ -11,12 +11,11 @@ from functools import partial
 from typing import IO, Any, cast
 
 from dn2.errors import ConfigError, Dn2Error
-from dn2.sources.packs import MARK, Packs
+from dn2.sources.packs import MARK, PackSource
 from dn2.sources.samples import TELLING, Samples, key_and_ending
-from dn2.sources.source import ChangedError, ListedFile, dataset_name, images_in_words, is_hidden, is_image
+from dn2.sources.source import ChangedError, ListedFile, Source, is_hidden, is_image
 from dn2.sources.walking import printable
 
-COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 _PACKERS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _BLOCK = 512  # bytes: a header, and what the contents are padded to
 _HEADER = 16 * 2**20  # bytes: no header is larger, a long name included
@@ -24,43 +23,32 @@ _BEHIND = 2**16  # bytes behind the end mark that are looked at
 _PLACE = re.compile(r"(.*)@([0-9]+)\+([0-9]+)", re.DOTALL)  # version of the tar, offset and size of the image
 
 
-class TarSource:
-    """The images in a tar file, or in all that fit a glob.
+class CompressedTar(Source):
+    """A tar that is refused: to read one image, all in front of it would have to be unpacked."""
 
-    Attributes:
-        uri: of the file; or of the root, and the glob.
-        ignored: members seen by the last listing that are no images, and other files that fit the glob.
-    """
+    words = "a compressed tar"
+    noun = "compressed tar"
+    suffixes = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+    refused = "of which no image can be read by itself, expected a plain one: unpack it, or write a plain .tar"
 
-    takes_pattern = True
 
-    def __init__(self, packs: Packs) -> None:
-        self._packs = packs
-        self.uri = packs.uri
-        self.ignored = 0
+class TarSource(PackSource):
+    """The images in a tar file, or in all that fit a glob."""
 
-    @property
-    def is_local(self) -> bool:
-        """True for files of this machine."""
-        return self._packs.is_local
+    words = "a .tar of images"
+    noun = "tar"
+    suffixes = (".tar",)
+    tells = "members .cls and .json"
 
-    @property
-    def default_name(self) -> str:
-        """Name for its dataset: the file's name, or what the glob says in letters, and 8 hex digits of the URI."""
-        return dataset_name(self._packs.name, self.uri)
-
-    @property
-    def expected(self) -> str:
-        """What it should hold."""
-        return f"{images_in_words()} {self._packs.where}"
+    @classmethod
+    def path_of(cls, below: str) -> str:
+        """Return the path of an image as if its tar were a folder."""
+        return below.replace(MARK, "/", 1)
 
     def walk(self, *, without: str = "") -> Iterator[ListedFile]:
         """Yield every image, in the order of the tar, with what its sample tells; the other members are only counted.
 
         Hidden members, links, devices and sparse files are no images.
-
-        Args:
-            without: URI of the store: if it lies below a glob's root, its files are passed over.
 
         Raises:
             ConfigError: a tar is compressed, damaged or cut off, or what it tells about its images cannot be.
@@ -134,10 +122,7 @@ def _members(file: IO[bytes], uri: str) -> Iterator[tarfile.TarInfo]:
     beginning = file.read(6)
     for magic, packer in _PACKERS.items():
         if beginning.startswith(magic):
-            raise ConfigError(
-                f"tar {uri}: got one that is compressed by {packer}, of which no image can be read by itself, expected "
-                f"a plain one: unpack it, or write a plain .tar"
-            )
+            raise ConfigError(f"tar {uri}: got one that is compressed by {packer}, {CompressedTar.refused}")
     with _damage(uri):
         archive: Any = tarfile.open(fileobj=cast(IO[bytes], _Headers(file)), mode="r:", encoding="utf-8")  # noqa: SIM115
     last = -1

@@ -1,4 +1,4 @@
-"""Tables that others wrote, as a stream of text. What is wrong with one is told in tests/dn2/images/test_tables.py."""
+"""Tables that others wrote, as a stream of text. What is wrong with one is told in test_tables_refused.py."""
 
 from __future__ import annotations
 
@@ -10,23 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dn2.errors import NotFoundError, SourceError
-from dn2.sources.foreign import is_table, iter_foreign_rows
+from dn2.sources.foreign import iter_foreign_rows
 from dn2.store.files import locate
-
-
-@pytest.mark.parametrize(
-    ("url", "found"),
-    [
-        ("list.csv", True),
-        ("s3://bucket/list.PARQUET", True),
-        ("list.csv.gz", False),
-        ("csv", False),
-        ("list.csv/", False),
-        ("", False),
-    ],
-)
-def test_tables_are_known_by_their_ending(url: str, found: bool):
-    assert is_table(url) == found
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])

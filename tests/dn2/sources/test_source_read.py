@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,16 +18,6 @@ from tests.dn2.images.listing import touch
 def folder(tmp_path: Path) -> Path:
     touch(tmp_path / "source", "a.png", "sub/b.png", content=b"x")
     return tmp_path / "source"
-
-
-@pytest.fixture
-def nobody() -> Iterator[None]:
-    """Without root's right to read everything."""
-    was = os.geteuid()
-    if was == 0:
-        os.seteuid(65534)
-    yield
-    os.seteuid(was)
 
 
 def test_vanished_file_is_told_from_all_other_faults(folder: Path):
