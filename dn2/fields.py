@@ -73,7 +73,7 @@ def marks(field: FieldInfo, kind: type[T]) -> Iterator[T]:
 class Config(BaseModel):
     """A frozen group of settings that refuses unknown fields, and numbers that JSON has no word for."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, defer_build=True)
 
     def identity(self, *, without: Collection[Names] = ()) -> dict[str, Any]:
         """Return what names a result that is made with these settings, as JSON values by field.

@@ -20,6 +20,7 @@ from dn2.config import (
 )
 from dn2.errors import ConfigError
 from dn2.fields import ARGUMENT, BASIC, PLACE, Config, Typed
+from dn2.sources.opening import source_words
 from dn2.sources.pattern import check_pattern
 
 
@@ -63,11 +64,7 @@ Pattern = Annotated[
 class SourceParameters(Config):
     """Where images come from, and what is known about them."""
 
-    source: Annotated[str, ARGUMENT, PLACE] = Field(
-        min_length=1,
-        description="Folder or fsspec URL with images. Or a quoted glob. Or .tar, .parquet with image bytes, or a glob "
-        "of them. Or a table that lists images, .csv or .parquet.",
-    )
+    source: Annotated[str, ARGUMENT, PLACE] = Field(min_length=1, description=f"Where the images are. {source_words()}")
     dataset: Name | None = Field(None, description="Name of the dataset. By default derived from the source.")
     pattern: Pattern = None
     split: str | None = Field(

@@ -13,8 +13,6 @@ from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
-import fsspec
-
 from dn2.errors import ConfigError, Dn2Error, NotFoundError, SourceError
 
 NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)  # errors that say that nothing is there
@@ -84,6 +82,8 @@ def locate(url: str | os.PathLike[str]) -> Location:
         ConfigError: the URL is empty, not UTF-8 or holds a password, its protocol is unknown or the package for it
             is not installed.
     """
+    import fsspec  # here: a command that only shows its help is done before
+
     text = os.fspath(url)
     if not text:
         raise ConfigError("got an empty path or URL: expected a folder, or a URL such as s3://bucket/prefix")

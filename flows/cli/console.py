@@ -14,15 +14,6 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
 from dn2.errors import ConfigError, Dn2Error, NotFoundError
@@ -151,6 +142,16 @@ def _quiet(verbose: bool) -> None:
 @contextmanager
 def progress() -> Iterator[None]:
     """Show a bar with images per second for every stage that runs inside the block, if this is a terminal."""
+    from rich.progress import (  # here: a command that only shows its help draws none
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TaskID,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description:9}"),
