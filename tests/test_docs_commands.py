@@ -24,7 +24,7 @@ from flows.parameters import TrainParameters
 from flows.sources_file import SourcesFile, read_sources
 from tests.dn2.features.materials import write_patches
 from tests.flows.command import own_logging, runner
-from tests.test_readme import blocks
+from tests.pages import blocks
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")), "deployments/README.md"]

@@ -14,13 +14,9 @@ import pytest
 import dn2
 from dn2.evaluation.demo import evaluate
 from tests.conftest import Bricks
+from tests.pages import ROOT, blocks
 
-ROOT = Path(__file__).parent.parent
 DN2 = Path(sys.executable).parent / "dn2"
-
-
-def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text("utf-8"), re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture

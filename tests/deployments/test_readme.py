@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import pytest
 import yaml
 
-from tests.deployments.test_units_and_images import BIN, HERE, SERVICES, UNITS, arguments, unit
+from tests.deployments.units import BIN, HERE, SERVICES, UNITS, arguments, unit
 
 README = (HERE / "README.md").read_text("utf-8")
 

@@ -16,11 +16,10 @@ from flows.nightly import nightly_score
 from flows.parameters import NightlyParameters, UseVersionParameters
 from tests.conftest import Bricks
 from tests.dn2.groups.synthetic import normal_groups, write_groups
+from tests.flows.checks import WRONG_USE, check, files
 from tests.flows.command import DN2, Run, environment, server
 from tests.flows.nights import Nights
-from tests.flows.test_flows import task_runs
-from tests.flows.test_wrong_use import WRONG_USE, check, files
-from tests.flows.told import artifacts, run_id
+from tests.flows.told import artifacts, run_id, task_runs
 
 
 @pytest.fixture

@@ -19,11 +19,10 @@ from flows.banks import train
 from flows.images import clean
 from flows.parameters import CleanParameters, TrainParameters
 from tests.conftest import make_pictures
+from tests.flows.checks import FAILED, WRONG_USE, check, files
 from tests.flows.command import Done, Run, server
 from tests.flows.command import dn2 as program
-from tests.flows.test_flows import task_runs
-from tests.flows.test_wrong_use import FAILED, WRONG_USE, check, files
-from tests.flows.told import artifacts, run_id
+from tests.flows.told import artifacts, run_id, task_runs
 
 TIME = r"\d+\.\d s"
 GUESS = r"warning: cleaning file://\S+: a contamination of [\d.]+% is a guess, from only 160 images; [^\n]*\n"

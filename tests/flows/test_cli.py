@@ -11,8 +11,8 @@ import pytest
 
 from tests.conftest import Bricks, make_pictures
 from tests.dn2.images.listing import touch
+from tests.flows.checks import files
 from tests.flows.command import Run, dn2
-from tests.flows.test_wrong_use import files
 
 COMMANDS = ["ingest", "embed", "clean", "train", "score", "rethreshold", "nightly", "demo", "show", "bank"]
 CLEANING = ["--clean", "--contamination", "--drop"]
@@ -66,7 +66,7 @@ def test_help_of_each_command_explains_every_option(command: str, options: list[
     done = dn2(command, "--help")
     assert (done.code, done.err) == (0, "")
     text = plain(done.out)
-    assert ("Folder or fsspec URL with images." in text) == (command not in ("nightly", "demo", "rethreshold", "show"))
+    assert ("A folder or fsspec URL with images" in text) == (command not in ("nightly", "demo", "rethreshold", "show"))
     assert ("Folder that a report was exported to, its report.html, or a report's URI." in text) == (
         command == "rethreshold"
     )
@@ -83,7 +83,7 @@ def test_help_of_each_command_explains_every_option(command: str, options: list[
         (
             "add",
             "Add confirmed normal images to a bank, without training it again.",
-            "Folder or fsspec URL with images.",
+            "A folder or fsspec URL with images",
             ["--dataset", *GROUPS, "--backbone", "--engine", "--device", "--batch-size", "--shard-size"],
         ),
         ("remove", "Take images out of a bank, without training it again.", "Images to take out, by id.", []),

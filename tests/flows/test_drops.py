@@ -18,8 +18,8 @@ from flows.drops import WatchError, watch_drops
 from flows.nightly import score_drop
 from flows.parameters import DropParameters, WatchParameters
 from tests.conftest import Bricks
+from tests.flows.checks import files
 from tests.flows.meanwhile import Meanwhile, die
-from tests.flows.test_wrong_use import files
 from tests.flows.told import artifacts, events, run_id, write_sources
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

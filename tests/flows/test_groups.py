@@ -25,10 +25,9 @@ from flows.parameters import (
     TrainGroupsParameters,
     WatchParameters,
 )
+from tests.flows.checks import FAILED, WRONG_USE, check, files
 from tests.flows.command import Run
-from tests.flows.test_flows import task_runs
-from tests.flows.test_wrong_use import FAILED, WRONG_USE, check, files
-from tests.flows.told import artifacts, events, rows, run_id, write_sources
+from tests.flows.told import artifacts, events, rows, run_id, task_runs, write_sources
 
 TIME = r"\d+\.\d s"
 PATTERN = "{group_id}/*"

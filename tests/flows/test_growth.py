@@ -18,10 +18,9 @@ from flows.banks import bank_add, bank_remove
 from flows.parameters import AddParameters, RemoveParameters
 from tests.conftest import Bricks, make_pictures
 from tests.dn2.groups.synthetic import normal_groups, write_groups
+from tests.flows.checks import FAILED, WRONG_USE, check, files
 from tests.flows.command import DN2, Done, Run, environment, server
-from tests.flows.test_flows import task_runs
-from tests.flows.test_wrong_use import FAILED, WRONG_USE, check, files
-from tests.flows.told import artifacts, run_id
+from tests.flows.told import artifacts, run_id, task_runs
 
 THRESHOLD = r"threshold [\d.]+: flags about [\d.]+% of normal images \(leave-one-out, (\d+) scores\); [\d.]+ s\n"
 

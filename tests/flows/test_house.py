@@ -17,9 +17,9 @@ from dn2.store.storage import Store
 from flows.facts import bytes_in_words
 from tests.conftest import Bricks, make_pictures
 from tests.dn2.upkeep.full import Full
+from tests.flows.checks import FAILED, WRONG_USE, check, files
 from tests.flows.command import Run
 from tests.flows.nights import Nights
-from tests.flows.test_wrong_use import FAILED, WRONG_USE, check, files
 
 
 @pytest.fixture

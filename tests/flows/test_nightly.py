@@ -16,9 +16,9 @@ from flows.facts import NightError, Outcome
 from flows.nightly import nightly_score
 from flows.parameters import NightlyParameters
 from tests.conftest import Bricks
+from tests.flows.checks import files
 from tests.flows.meanwhile import Meanwhile, die
 from tests.flows.nights import Nights
-from tests.flows.test_wrong_use import files
 from tests.flows.told import artifacts, events, rows, run_id
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Bricks
+from tests.flows.checks import check
 from tests.flows.command import Run
 from tests.flows.nights import Nights
-from tests.flows.test_wrong_use import check
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ import pytest
 
 import dn2 as library
 from tests.conftest import make_pictures
+from tests.flows.checks import files
 from tests.flows.command import DN2, dn2, environment
-from tests.flows.test_wrong_use import files
 
 pytestmark = pytest.mark.slow
 

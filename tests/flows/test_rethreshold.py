@@ -16,10 +16,9 @@ from flows.nightly import nightly_score
 from flows.parameters import NightlyParameters, RethresholdParameters, ScoreParameters
 from flows.scoring import rethreshold, score
 from tests.conftest import Bricks
+from tests.flows.checks import FAILED, WRONG_USE, check, files
 from tests.flows.command import Run
-from tests.flows.test_flows import task_runs
-from tests.flows.test_wrong_use import FAILED, WRONG_USE, check, files
-from tests.flows.told import artifacts, events, run_id, write_sources
+from tests.flows.told import artifacts, events, run_id, task_runs, write_sources
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

@@ -15,7 +15,7 @@ from flows.banks import train
 from flows.parameters import ScoreParameters, TrainParameters
 from flows.scoring import score
 from tests.conftest import Bricks
-from tests.flows.test_flows import task_runs
+from tests.flows.told import task_runs
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 ONE_SEGMENT = 11 * (2 * 1280 + 300) / 2**30  # GiB

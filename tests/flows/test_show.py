@@ -18,8 +18,8 @@ from dn2.store.schemas import MANIFEST
 from dn2.store.tables import writing
 from dn2.upkeep.overview import Overview
 from tests.dn2.upkeep.full import Full
+from tests.flows.checks import FAILED, WRONG_USE, check, files
 from tests.flows.command import DN2, Run, environment, runner
-from tests.flows.test_wrong_use import FAILED, WRONG_USE, check, files
 
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d"
 SIZE = r"[\d,]+ files?, [\d.]+ (bytes|kB|MB)"

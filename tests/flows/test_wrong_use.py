@@ -10,24 +10,10 @@ import torch
 import torchvision
 
 from tests.conftest import Bricks, make_pictures
-from tests.flows.command import Done, Run
+from tests.flows.checks import FAILED, WRONG_USE, check, files
+from tests.flows.command import Run
 
-WRONG_USE, FAILED = 2, 1
 AT_LEAST, AT_MOST = "Input should be greater than or equal to", "Input should be less than or equal to"
-
-
-def files(folder: Path) -> dict[str, int]:
-    """Return what lies in a folder, with the time of its last change; locks are no results."""
-    found = (path for path in folder.rglob("*") if path.is_file() and ".locks" not in path.parts)
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in found}
-
-
-def check(done: Done, code: int, message: str) -> None:
-    """Assert that a command failed with one line that matches."""
-    assert re.fullmatch(f"error: [^\n]*{message}[^\n]*\n", done.err), done.err
-    assert (done.code, done.out) == (code, "")
-    assert "Traceback" not in done.err
-    assert "file://file://" not in done.err
 
 
 @pytest.mark.parametrize("command", ["ingest", "embed", "clean", "train", "score"])

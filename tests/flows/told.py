@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from prefect import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    TaskRunFilter,
+    TaskRunFilterFlowRunId,
+)
 from prefect.client.schemas.objects import Artifact
 from prefect.events import Event, Resource
 
@@ -79,3 +87,36 @@ def run_id(state: Any) -> uuid.UUID:
     found = state.state_details.flow_run_id
     assert isinstance(found, uuid.UUID)
     return found
+
+
+class Mender(logging.Handler):
+    """Mends what is broken when the warning comes that a task failed and is tried again."""
+
+    def __init__(self, mend: Callable[[], Any]) -> None:
+        super().__init__()
+        self.emit = lambda record: mend() if "trying again" in record.getMessage() else None
+
+
+def task_runs(run: Any, parameters: Any, *, meanwhile: Callable[[], Any] | None = None) -> tuple[Any, Counter[str]]:
+    """Run a flow; return its state, and how often each of its tasks was tried.
+
+    `meanwhile` is called as soon as a task waits for its next try.
+    """
+    if meanwhile is not None:
+        mender = Mender(meanwhile)
+        logging.getLogger("dn2.tasks").addHandler(mender)
+    state = run(parameters, return_state=True)
+    if meanwhile is not None:
+        logging.getLogger("dn2.tasks").removeHandler(mender)
+
+    async def read() -> Counter[str]:
+        of_flow = TaskRunFilter(flow_run_id=TaskRunFilterFlowRunId(any_=[state.state_details.flow_run_id]))
+        async with get_client() as client:
+            for _ in range(100):  # task runs reach the server as events, a moment later
+                runs = await client.read_task_runs(task_run_filter=of_flow)
+                if runs and all(run.state is not None and run.state.is_final() for run in runs):
+                    return Counter({run.name.rpartition("-")[0]: run.run_count for run in runs})
+                await asyncio.sleep(0.1)
+        raise AssertionError("the task runs never ended")
+
+    return state, asyncio.run(read())
