@@ -96,8 +96,8 @@ def _deploy_twice(live: Live, sources: Path) -> None:
     assert len(deployments) == len(DEPLOYMENTS)
     names = [one["name"] for one in automations]
     assert len(names) == len(set(names)) == 3, names
-    limits = {one["name"] for one in live.post("/v2/concurrency_limits/filter")}
-    assert {"dn2-bank-bricks", "dn2-bank-default"} <= limits, limits
+    limits = [one["name"] for one in live.post("/v2/concurrency_limits/filter") if one["name"].startswith("dn2-")]
+    assert limits == [], "the store's lock alone keeps writers apart"
     say(f"deployed twice: {len(deployments)} deployments, automations: {', '.join(sorted(names))}")
 
 

@@ -63,14 +63,10 @@ def test_all_is_there_and_is_said(deployed: Deployed, client: SyncPrefectClient)
     ]
     assert sorted(automations()) == names
     assert [name for name, one in automations().items() if not one["enabled"]] == [names[-1]]
-    banks = {"dn2-bank-default": 1, "dn2-bank-parts": 1, "dn2-bank-welds": 1}
-    assert limits() == banks
+    assert limits() == {}
     assert client.read_work_pool("dn2").type == "process"
     said = deployed.out.splitlines()
     assert said[0] == "work pool: dn2"
-    assert [line for line in said if line.startswith("limit")] == [
-        f"limit: {name}, one writer at a time" for name in banks
-    ]
     assert {line for line in said if line.startswith("deployment")} == {f"deployment: {name}/{name}" for name in NAMES}
     assert {line.partition(": ")[2] for line in said if line.startswith("automation")} == {*names} - {names[2]}
     assert said[-2:] == [f"sources: file://{deployed.sources}", "now start a worker: prefect worker start --pool dn2"]
@@ -247,7 +243,9 @@ def test_order_in_which_an_automation_lists_its_events_makes_it_no_other():
 
 
 def test_second_time_changes_what_is_there_and_doubles_nothing(deployed: Deployed, client: SyncPrefectClient):
-    """Nobody is to be told any more, the night begins at the default time, and there is one more bank."""
+    """Nobody is to be told any more, the night begins at the default time, and limits of an older dn2 go."""
+    client.upsert_global_concurrency_limit_by_name("dn2-bank-parts", 1)
+    client.upsert_global_concurrency_limit_by_name("somebodys-own", 1)
     before = {name: entry.id for name, entry in read(client).items()}
     client.pause_automation(UUID(automations()["dn2: crashed runs start again"]["id"]))
     watching = {name: one["updated"] for name, one in automations().items()}
@@ -265,7 +263,9 @@ def test_second_time_changes_what_is_there_and_doubles_nothing(deployed: Deploye
     for name in ("dn2: crashed runs start again", "dn2: dead runs are marked Crashed"):
         assert automations()[name]["updated"] == watching[name]  # an update forgets which runs it waits for
     assert not automations()["dn2: crashed runs start again"]["enabled"]  # as its user has left it
-    assert limits() == dict.fromkeys(["dn2-bank-default", "dn2-bank-more", "dn2-bank-parts", "dn2-bank-welds"], 1)
+    assert limits() == {}
+    assert "limit removed: dn2-bank-parts" in out.splitlines()
+    assert client.read_global_concurrency_limit_by_name("somebodys-own").limit == 1
     (nightly,) = read(client)["nightly-score"].schedules
     assert (nightly.schedule.cron, nightly.schedule.timezone) == ("0 2 * * *", "UTC")
     assert "nobody is told of failed runs: set DN2_NOTIFY_URL for that" in out.splitlines()
