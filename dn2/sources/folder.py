@@ -51,7 +51,7 @@ class FolderSource(Source):
 
     @property
     def expected(self) -> str:
-        """What it should hold; and how to give the tar and Parquet files that it holds instead."""
+        """What it should hold; and how to give the packs that it holds instead."""
         words = f"{images_in_words()} in it or below it"
         packs = sorted(self._packs)
         if not packs:

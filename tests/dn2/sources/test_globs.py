@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dn2
@@ -98,6 +98,7 @@ PARTS = st.lists(st.sampled_from(["*", "**", "a", "b", "?", "[ab]", "a*", "*b"])
 NAMES = st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=6)
 
 
+@settings(deadline=None)
 @given(PARTS, NAMES)
 def test_matching_is_that_of_trying_everything(parts: list[str], names: list[str]):
     glob = Glob("/".join(parts))
