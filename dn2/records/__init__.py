@@ -1,13 +1,15 @@
 """Small frozen records: all that passes between the steps. Never arrays, images or tables."""
 
-from dn2.records.banks import BankVersion, Fidelity, GroupBankVersion, Growth
+from dn2.records.banks import AnyBank, BankVersion, Fidelity, GroupBankVersion, Growth
 from dn2.records.datasets import Cleaning, Dataset, Embedded, EmbeddedShard, Shard
 from dn2.records.drops import Drop, Look, SeenDrop
 from dn2.records.embedders import EmbedderName
-from dn2.records.reports import Decision, GroupReport, Report, Scored, ScoredShard, WorstGroup, WorstImage
+from dn2.records.reports import AnyReport, Decision, GroupReport, Report, Scored, ScoredShard, WorstGroup, WorstImage
 from dn2.records.upkeep import Compacted, Pruned, Size, Stale
 
 __all__ = [
+    "AnyBank",
+    "AnyReport",
     "BankVersion",
     "Cleaning",
     "Compacted",

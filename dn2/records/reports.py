@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,18 @@ class Report:
     warnings: tuple[str, ...] = ()
     worst: tuple[WorstImage, ...] = ()
 
+    of: ClassVar[str] = "images"  # what was scored
+
+    @property
+    def things(self) -> int:
+        """How many of what was scored the batch has."""
+        return self.images
+
+    @property
+    def details(self) -> dict[str, object]:
+        """What a report of groups has not, by name."""
+        return {"threshold": self.threshold, "rule": self.rule}
+
     @property
     def html(self) -> str:
         """URI of the report's page."""
@@ -214,6 +227,18 @@ class GroupReport:
     warnings: tuple[str, ...] = ()
     worst: tuple[WorstGroup, ...] = ()
 
+    of: ClassVar[str] = "groups"  # what was scored
+
+    @property
+    def things(self) -> int:
+        """How many of what was scored the batch has."""
+        return self.groups
+
+    @property
+    def details(self) -> dict[str, object]:
+        """What a report of images has not, by name."""
+        return {"groups": self.groups, "unscored": self.unscored, "false_alarm_rate": self.false_alarm_rate}
+
     @property
     def html(self) -> str:
         """URI of the report's page."""
@@ -223,3 +248,6 @@ class GroupReport:
     def anomalous_rate(self) -> float:
         """Share of the scored groups that are anomalous; 0 if none was scored."""
         return self.anomalous / self.scored if self.scored else 0.0
+
+
+AnyReport: TypeAlias = Report | GroupReport

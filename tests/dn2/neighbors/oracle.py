@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from dn2.neighbors.bank import Bank, prepared
+from dn2.neighbors.products import Neighbors
+from dn2.neighbors.segments import keys
+
 
 def brute_force(
     queries: np.ndarray,
@@ -28,3 +32,9 @@ def _same(query: int, row: int, query_keys: np.ndarray | None, bank_keys: np.nda
         return False
     pairs = zip(query_keys[:, query], bank_keys[:, row], strict=True)
     return any(mine != -1 and mine == theirs for mine, theirs in pairs)
+
+
+def nearest_of(bank: Bank, vectors: np.ndarray, image_ids: list[str], contents: list[str] | None = None) -> Neighbors:
+    """Return the k nearest bank rows of images that a bank may know, by id or bytes, as scoring finds them."""
+    own = np.stack([keys(image_ids), keys(contents or image_ids)])
+    return bank.complete(bank.nearest(prepared(vectors, bank.search.metric), own, memory_mb=64))

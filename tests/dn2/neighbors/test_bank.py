@@ -18,6 +18,7 @@ from dn2.neighbors.bank import Bank, prepared, shards_of
 from dn2.neighbors.segments import keys
 from dn2.neighbors.versions import open_bank, publish
 from dn2.store.storage import Store
+from tests.dn2.neighbors.oracle import nearest_of
 from tests.dn2.scoring.synthetic import normal_vectors, write_shards
 
 renamed: list[str] = []
@@ -196,7 +197,7 @@ def test_ids_stay_with_their_vectors_over_shards_and_segments(store: Store):
     store.write("banks/parts/versions/both.calibration.parquet", _calibration(store, first))
 
     bank = Bank.open(store, both, memory_gb=1)
-    found = bank.search(normal_vectors(9, seed=1)[:3], ["a", "b", "c"], ["a", "b", "c"], memory_mb=16)
+    found = nearest_of(bank, normal_vectors(9, seed=1)[:3], ["a", "b", "c"])
 
     assert found.rows[:, 0].tolist() == [12, 13, 14]
     assert [bank.rows["uri"][row].as_py() for row in (0, 14)] == ["file:///normal-0/0.png", "file:///normal-1/2.png"]

@@ -12,7 +12,8 @@ import pytest
 import dn2
 from dn2.config import CleanConfig, FitConfig
 from dn2.errors import BankError, ConfigError, NotFoundError, RejectedError, SchemaError
-from dn2.neighbors.bank import Bank, keys, prepared
+from dn2.neighbors.bank import Bank, prepared
+from dn2.neighbors.segments import keys
 from dn2.records import Cleaning, Embedded
 from dn2.scoring import cleaning as module
 from dn2.scoring.scores import threshold_at

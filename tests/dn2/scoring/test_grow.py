@@ -18,7 +18,7 @@ from dn2.scoring.scores import mean_distance
 from dn2.store.schemas import CALIBRATION
 from dn2.store.storage import Store
 from dn2.store.tables import read_table
-from tests.dn2.neighbors.oracle import brute_force
+from tests.dn2.neighbors.oracle import brute_force, nearest_of
 from tests.dn2.scoring.synthetic import normal_vectors, write_shards
 
 EXACT = FitConfig(index="exact", false_alarm_rate=0.1)
@@ -60,7 +60,7 @@ def test_added_images_are_neighbours_and_calibrate_as_if_trained_with_them(store
     assert calibration(store, record) == dict(zip(names, expected.tolist(), strict=True))
     assert record.threshold == np.sort(expected)[-6]
     queries = normal_vectors(20, seed=2)
-    found = Bank.open(store, record, memory_gb=1).search(queries, ["q"] * 20, ["q"] * 20, memory_mb=64)
+    found = nearest_of(Bank.open(store, record, memory_gb=1), queries, ["q"] * 20)
     np.testing.assert_array_equal(found.rows, brute_force(queries, both, 2)[0])
 
 
@@ -141,7 +141,7 @@ def test_removed_images_are_neither_neighbours_nor_calibrate(store: Store):
     own = np.arange(38)[None]
     expected = mean_distance(brute_force(vectors[left], vectors[left], 2, own, own)[1])
     assert list(calibration(store, record).values()) == expected.tolist()
-    found = Bank.open(store, record, memory_gb=1).search(vectors, ["q"] * 40, ["q"] * 40, memory_mb=64)
+    found = nearest_of(Bank.open(store, record, memory_gb=1), vectors, ["q"] * 40)
     np.testing.assert_array_equal(found.rows, left[brute_force(vectors, vectors[left], 2)[0]])
 
 

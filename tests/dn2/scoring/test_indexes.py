@@ -13,12 +13,13 @@ from dn2.config import FitConfig, ScoreConfig
 from dn2.errors import BankError
 from dn2.neighbors.bank import Bank, prepared
 from dn2.neighbors.versions import read_version
-from dn2.scoring.score import bank_loads, score_shard, scores_folder, search_shard
+from dn2.scoring.plan import bank_loads, plan_scoring
+from dn2.scoring.score import score_shard, search_shard
 from dn2.scoring.scores import mean_distance, threshold_at
 from dn2.store.schemas import CALIBRATION, SCORES
 from dn2.store.storage import Store
 from dn2.store.tables import read_table
-from tests.dn2.neighbors.oracle import brute_force
+from tests.dn2.neighbors.oracle import brute_force, nearest_of
 from tests.dn2.scoring.synthetic import normal_vectors, write_shards
 
 KINDS = {
@@ -39,7 +40,7 @@ def store(tmp_path: Path) -> Store:
 def found_by(store: Store, record: dn2.BankVersion, queries: np.ndarray, **how: float):
     names = [f"query{row}" for row in range(len(queries))]
     bank = Bank.open(store, record, memory_gb=how.get("memory_gb", 1))
-    return bank, bank.search(queries, names, names, memory_mb=64)
+    return bank, nearest_of(bank, queries, names)
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
@@ -72,7 +73,7 @@ def test_calibration_scores_come_from_the_index_itself(store: Store, kind: str):
     bank = Bank.open(store, record, memory_gb=1)
     (held,) = bank.held
     ids, contents = (held.table[name].to_pylist() for name in ("image_id", "content_sha256"))
-    again = bank.search(held.vectors, ids, contents, memory_mb=64)
+    again = nearest_of(bank, held.vectors, ids, contents)
     assert table["image_id"].to_pylist() == ids
     np.testing.assert_array_equal(table["score"].to_numpy(), mean_distance(again.distances))
     assert record.threshold == threshold_at(table["score"].to_numpy(), 0.1)[0]
@@ -103,7 +104,7 @@ def test_ivf_visits_as_many_cells_as_the_recall_asks_for_and_tells_what_that_cos
         assert 0 < fidelity.rank_correlation <= 1
         (held,) = bank.held
         ids = held.table["image_id"].to_pylist()
-        found = bank.search(held.vectors, ids, ids, memory_mb=64)
+        found = nearest_of(bank, held.vectors, ids)
         true = brute_force(np.array(held.vectors), np.array(bank.vectors), 2)[1]
         everywhere = (found.distances <= true[:, -1:]).mean()
         assert fidelity.recall == pytest.approx(everywhere, abs=0.05)
@@ -140,7 +141,7 @@ def test_image_that_a_centre_stands_for_is_compared_with_it(store: Store):
     bank = Bank.open(store, record, memory_gb=1)
     ids, contents = (bank.rows[name].to_pylist() for name in ("image_id", "content_sha256"))
 
-    assert bank.search(normal_vectors(1, seed=0), ids, contents, memory_mb=64).rows.tolist() == [[0]]
+    assert nearest_of(bank, normal_vectors(1, seed=0), ids, contents).rows.tolist() == [[0]]
 
 
 @pytest.mark.parametrize("kind", ["segments", "segments-of-cells"])
@@ -156,7 +157,7 @@ def test_bank_larger_than_memory_gives_the_same_scores(store: Store, kind: str):
 
     tables = []
     for name, config, tasks in (("whole", ScoreConfig(), ()), ("alone", small, ()), ("tasks", small, loads[1:])):
-        folder = f"{scores_folder(batch, record)}-{name}"
+        folder = f"{plan_scoring(batch, store, record, config).folder}-{name}"
         for load in tasks:
             for number, shard in enumerate(batch.shards):
                 how = {"bank": record, "folder": folder, "number": number, "config": config}
