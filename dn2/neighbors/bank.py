@@ -21,7 +21,7 @@ from dn2.records import BankVersion
 from dn2.store import layout
 from dn2.store.schemas import BANK_ROWS, CALIBRATION
 from dn2.store.storage import Store
-from dn2.store.tables import concat, iter_rows, read_table
+from dn2.store.tables import iter_rows, read_table
 
 
 def prepared(vectors: npt.NDArray[np.float16], metric: str) -> npt.NDArray[np.float16]:
@@ -173,17 +173,6 @@ class Bank:
         with self._alone:
             yield segment
             segment.let_go()
-
-    @property
-    def vectors(self) -> npt.NDArray[np.float16]:
-        """(N, D) float16, memory-mapped if there is one segment; those of removed images too."""
-        arrays = [segment.vectors for segment in self.segments]
-        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-
-    @property
-    def rows(self) -> Any:
-        """Arrow table with one row for each vector, in the same order."""
-        return concat([segment.table for segment in self.segments])
 
     def nearest(
         self,
