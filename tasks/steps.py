@@ -21,9 +21,7 @@ from dn2.config import AddConfig, CleanConfig, EmbedConfig, FitConfig, GroupFitC
 from dn2.errors import EmptySourceError, SourceError, StoreError
 from dn2.features.embed import embed_shards, resolved
 from dn2.features.shards import plan_shards
-from dn2.images.drops import Unit, mark_scored
-from dn2.images.drops import look as find_complete
-from dn2.images.drops import remember as write_look
+from dn2.images import drops
 from dn2.records import (
     AnyBank,
     AnyReport,
@@ -44,11 +42,9 @@ from dn2.records import (
     Shard,
 )
 from dn2.reports.old import OldReport
+from dn2.scoring import rethreshold, watermark
 from dn2.scoring.decide import decide
-from dn2.scoring.rethreshold import open_report as open_old_report
 from dn2.scoring.score import score_shard, search_shard
-from dn2.scoring.watermark import mark as write_marks
-from dn2.scoring.watermark import unscored as find_unscored
 
 log = getLogger("dn2.tasks")
 _LASTING = (NotADirectoryError, PermissionError)  # the reasons of a disk or bucket that waiting does not mend
@@ -254,7 +250,7 @@ def report(scored: Scored, store: str, bank: BankVersion, config: ScoreConfig) -
 def open_report(finished: str, store: str | None) -> OldReport:
     """Look up what a finished report was made of."""
     with _logged("looking up report %s", finished):
-        return open_old_report(finished, store)
+        return rethreshold.open_report(finished, store)
 
 
 @task(name="export", **_STEP)
@@ -268,7 +264,7 @@ def export(finished: AnyReport, store: str, out: str) -> str:
 def unscored(dataset: Dataset, store: str, bank: AnyBank, *, rescore: bool) -> tuple[str, ...]:
     """Look up which manifest parts the bank has not scored yet."""
     with _logged("looking up what of %s is not scored yet", dataset.name):
-        return find_unscored(dataset, store, bank=bank, rescore=rescore)
+        return watermark.unscored(dataset, store, bank=bank, rescore=rescore)
 
 
 @task(name="mark", **_STEP)
@@ -281,27 +277,27 @@ def mark(
 ) -> None:
     """Note that a bank has scored some manifest parts."""
     with _logged("noting %d manifest parts of %s as scored", len(parts), dataset.name):
-        write_marks(dataset, store, bank=bank, parts=parts, report=report)
+        watermark.mark(dataset, store, bank=bank, parts=parts, report=report)
 
 
 @task(name="look", **_STEP)
 def look(
-    prefix: str, store: str, bank: str, *, unit: Unit, marker: str | None, settle_s: float, again_s: float
+    prefix: str, store: str, bank: str, *, unit: drops.Unit, marker: str | None, settle_s: float, again_s: float
 ) -> Look:
     """Look for complete drops below a prefix."""
     with _logged("looking for drops below %s", prefix):
-        return find_complete(prefix, store, bank=bank, unit=unit, marker=marker, settle_s=settle_s, again_s=again_s)
+        return drops.look(prefix, store, bank=bank, unit=unit, marker=marker, settle_s=settle_s, again_s=again_s)
 
 
 @task(name="remember", **_STEP)
 def remember(seen: Look, store: str) -> None:
     """Note what was seen below a prefix, and what was told."""
     with _logged("noting %d drops below %s", len(seen.drops), seen.prefix):
-        write_look(seen, store)
+        drops.remember(seen, store)
 
 
 @task(name="mark-drop", **_STEP)
 def mark_drop(drop: str, store: str, uri: str, report: AnyReport | None) -> None:
     """Note that a drop is scored."""
     with _logged("noting drop %s as scored", drop):
-        mark_scored(drop, store, uri=uri, report=report)
+        drops.mark_scored(drop, store, uri=uri, report=report)
