@@ -204,7 +204,7 @@ def score_groups(
         return dn2.score_groups(embedded, store, bank=bank, config=config, new_parts=new_parts)
 
 
-@task(name="search", task_run_name="search-{number}", **_STEP)
+@task(name="search", task_run_name="search-{number}-{searches[0][0][0]}", **_STEP)
 def search(
     searches: tuple[tuple[tuple[int, int], int, EmbeddedShard], ...],
     store: str,
