@@ -295,7 +295,7 @@ def chosen(costs: list[Cost], dim: int) -> list[dict[str, Any]]:
     found = []
     for one in costs:
         for queries in EXPECTED:
-            index = choose_index(one.rows, dim, index="auto", expected_queries=queries).index
+            index = choose_index(one.rows, dim, index="auto", expected_queries=queries).index.name
             ratio = one.total(index, queries) / min(one.total(name, queries) for name in ("exact", "ivf"))
             found.append({"rows": one.rows, "expected_queries": queries, "index": index, "ratio": ratio})
     return found

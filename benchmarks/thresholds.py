@@ -37,7 +37,7 @@ from benchmarks.fashion import FOLDER, Embeddings, load
 from benchmarks.results import write_results
 from dn2.neighbors.exact import search
 from dn2.scoring.scores import mean_distance, p_values, threshold_at
-from dn2.scoring.selection import q_values
+from dn2.scoring.selection import levels, q_values_of_levels
 
 SPLITS, CLASSES, SHOWN, K = 50, 10, 5, 2
 BANK, CALIBRATION, TEST = 3000, 2000, 1000  # of the 6,000 training images of a class
@@ -106,7 +106,8 @@ def rows_of(data: Embeddings, normal: int, seed: int) -> dict[str, Any]:
     in_batch[CALIBRATION : CALIBRATION + NORMAL] = True
     in_batch[CALIBRATION + TEST :] = True
     q = np.full(count, np.nan)
-    q[in_batch] = q_values(rare[in_batch], CALIBRATION)
+    mine = levels(rare[in_batch], CALIBRATION)
+    q[in_batch] = q_values_of_levels(np.bincount(mine, minlength=CALIBRATION + 2))[mine]
     is_calibration = np.arange(count) < CALIBRATION
     return {
         "split": np.full(count, seed, np.int32),

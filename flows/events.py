@@ -10,7 +10,7 @@ from prefect import get_client
 from prefect.events import Event, RelatedResource, Resource
 from prefect.runtime import flow_run
 
-from dn2.records import AnyReport, Drop, GroupReport, SeenDrop
+from dn2.records import AnyReport, Drop, SeenDrop
 from flows.links import served
 from flows.parameters import TellConfig
 
@@ -85,7 +85,7 @@ def tell_report(report: AnyReport, store: str, tell: TellConfig) -> None:
         "rejected": report.rejected,
         "anomalous_rate": round(report.anomalous_rate, 6),
         "rejected_rate": round(report.rejected / report.images, 6) if report.images else 0.0,
-        **_details(report),
+        **report.details,
         "false_discovery_rate": report.false_discovery_rate,
         "report": report.uri,
         "report_url": served(report.html, store, tell.report_base_url),
@@ -94,10 +94,3 @@ def tell_report(report: AnyReport, store: str, tell: TellConfig) -> None:
     emit(BATCH_SCORED, resource, payload, key=report.uri)
     if report.anomalous_rate > tell.alert_rate:
         emit(BATCH_ANOMALOUS, resource, payload, key=report.uri)
-
-
-def _details(report: AnyReport) -> dict[str, Any]:
-    """Return what is told of one kind of report only."""
-    if isinstance(report, GroupReport):
-        return {"groups": report.groups, "unscored": report.unscored, "false_alarm_rate": report.false_alarm_rate}
-    return {"threshold": report.threshold, "rule": report.rule}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dn2.errors import Dn2Error
+from dn2.neighbors.index import index_of
 from dn2.records import AnyReport, BankVersion, Growth, Size
 
 
@@ -60,10 +61,8 @@ def reason(error: Exception) -> str:
 def index_in_words(bank: BankVersion) -> str:
     """Return which index a bank has, and why."""
     words = [bank.index]
-    if bank.index == "ivf":
-        words.append(f"{many(bank.nlist, 'cell')}, {bank.nprobe:,} visited")
-    if bank.index == "centroids":
-        words.append(many(bank.nlist, "centre"))
+    if size := index_of(bank.index).size(bank):
+        words.append(size)
     if bank.segment_count > 1:
         words.append(f"{bank.segment_count:,} segments")
     return ", ".join(words) + (f": {bank.why}" if bank.why else "")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from prefect import flow
 
-import dn2
 import tasks.steps as step
 from dn2.config import ScoreConfig
 from dn2.records import BankVersion, Embedded, Report, ScoredShard
 from dn2.reports.export import check_target
-from dn2.scoring.score import bank_loads, check_comparable, finished_report, gather, scores_folder
+from dn2.scoring.plan import plan_scoring
 from flows.artifacts import show_report
 from flows.events import tell_report
 from flows.images import embed_source, ranges
@@ -35,25 +34,20 @@ def score(parameters: ScoreParameters) -> Report:
 def score_embedded(embedded: Embedded, bank: BankVersion, parameters: BatchParameters) -> Report:
     """Return the batch's report, from the store if it is finished already."""
     store, config = parameters.store, parameters.score
-    done = finished_report(embedded, dn2.Store.open(store), bank, config)
-    if done is not None:
-        return done
-    check_comparable(embedded, dn2.Store.open(store), bank)
-    folder, total = scores_folder(embedded, bank), embedded.embedded + embedded.rejected
-    runs = [tuple((place, embedded.shards[place]) for place in run) for run in ranges(len(embedded.shards))]
-    loads = bank_loads(store, bank, config)
-    if len(loads) > 1:  # the bank is larger than memory: whoever takes a task opens some of its segments
-        searches = [
-            step.search.submit(mine, store, bank, load, config, folder=folder, number=number)
-            for load in loads
-            for number, mine in enumerate(runs)
-        ]
-        for search in searches:
-            search.result()
+    plan = plan_scoring(embedded, store, bank, config)
+    if plan.report is not None:
+        return plan.report
+    searches = [  # the bank is larger than memory: whoever takes a task opens some of its segments
+        step.search.submit(plan.searches[run.start : run.stop], store, bank, config, folder=plan.folder, number=number)
+        for number, run in enumerate(ranges(len(plan.searches)))
+    ]
+    for search in searches:
+        search.result()
     parts: list[ScoredShard] = []
-    for number, mine in enumerate(runs):
-        parts += step.score(mine, store, bank, config, folder=folder, number=number, total=total)
-    return step.report(gather(embedded, bank, parts), store, bank, config)
+    for number, run in enumerate(ranges(len(plan.shards))):
+        mine = plan.shards[run.start : run.stop]
+        parts += step.score(mine, store, bank, config, folder=plan.folder, number=number, total=plan.total)
+    return step.report(plan.gather(parts), store, bank, config)
 
 
 @flow(name="rethreshold")

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from logging import getLogger
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
-from prefect.concurrency.sync import concurrency
 from prefect.logging import get_run_logger
 
 import dn2
@@ -23,10 +21,10 @@ from dn2.config import AddConfig, CleanConfig, EmbedConfig, FitConfig, GroupFitC
 from dn2.errors import EmptySourceError, SourceError, StoreError
 from dn2.features.embed import embed_shards, resolved
 from dn2.features.shards import plan_shards
-from dn2.images.drops import Unit, mark_scored
-from dn2.images.drops import look as find_complete
-from dn2.images.drops import remember as write_look
+from dn2.images import drops
 from dn2.records import (
+    AnyBank,
+    AnyReport,
     BankVersion,
     Cleaning,
     Compacted,
@@ -44,11 +42,9 @@ from dn2.records import (
     Shard,
 )
 from dn2.reports.old import OldReport
+from dn2.scoring import rethreshold, watermark
 from dn2.scoring.decide import decide
-from dn2.scoring.rethreshold import open_report as open_old_report
 from dn2.scoring.score import score_shard, search_shard
-from dn2.scoring.watermark import mark as write_marks
-from dn2.scoring.watermark import unscored as find_unscored
 
 log = getLogger("dn2.tasks")
 _LASTING = (NotADirectoryError, PermissionError)  # the reasons of a disk or bucket that waiting does not mend
@@ -70,8 +66,6 @@ def may_pass(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
     return False
 
 
-_QUEUE = 60.0  # seconds to wait for a slot of the server
-
 # Results are named by their inputs in the store; Prefect's own cache would only be a second opinion.
 _STEP: dict[str, Any] = {
     "retries": 2,
@@ -90,31 +84,6 @@ def _logged(text: str, *values: object) -> Iterator[None]:
     began = time.perf_counter()
     yield
     logger.info("done in %.3f s", time.perf_counter() - began)
-
-
-@contextmanager
-def one_writer(bank: str) -> Iterator[None]:
-    """Wait in Prefect's queue for the writers of a bank, where the server has one, and for a minute at most.
-
-    The store has a lock of its own, which every writer takes, whatever server it knows (`dn2.fit`). The queue shows in
-    Prefect's pages who waits for whom. A slot whose holder or server was killed may stay taken for ever: after a
-    minute the store's lock decides alone.
-    """
-    limit = writers_limit(bank)
-    how: dict[str, Any] = {"strict": True, "timeout_seconds": _QUEUE, "raise_on_lease_renewal_failure": False}
-    with ExitStack() as held:
-        try:
-            held.enter_context(concurrency(limit, occupy=1, lease_duration=60, **how))
-        except ConcurrencySlotAcquisitionError:
-            log.info("the server has no limit %s: the store's lock alone keeps writers apart", limit)
-        except TimeoutError:
-            log.warning("limit %s is taken for over %g s: the store's lock alone keeps writers apart", limit, _QUEUE)
-        yield
-
-
-def writers_limit(bank: str) -> str:
-    """Return the name of the concurrency limit for the writers of a bank."""
-    return f"dn2-bank-{bank}"
 
 
 @task(name="ingest", **_STEP)
@@ -136,7 +105,7 @@ def plan(
 
 
 @task(name="choose-embedder", **_STEP)
-def choose_embedder(config: EmbedConfig, bank: BankVersion | GroupBankVersion | None) -> EmbedConfig:
+def choose_embedder(config: EmbedConfig, bank: AnyBank | None) -> EmbedConfig:
     """Replace `auto` by the bank's backbone, or by the best one on this machine."""
     with _logged("backbone %s", config.backbone):
         return resolved(config, bank)
@@ -161,21 +130,21 @@ def clean(embedded: Embedded, store: str, config: CleanConfig) -> Cleaning:
 @task(name="fit", **_STEP)
 def fit(embedded: Embedded, store: str, bank: str, config: FitConfig, cleaning: Cleaning | None = None) -> BankVersion:
     """Make a bank version with its threshold."""
-    with one_writer(bank), _logged("fitting bank %s to %d images", bank, embedded.embedded):
+    with _logged("fitting bank %s to %d images", bank, embedded.embedded):
         return dn2.fit(embedded, store, bank=bank, config=config, cleaning=cleaning)
 
 
 @task(name="add", **_STEP)
 def add(embedded: Embedded, store: str, bank: str, config: AddConfig) -> Growth:
     """Add normal images to a bank: its next version, with a threshold of its own."""
-    with one_writer(bank), _logged("adding %d images to bank %s", embedded.embedded, bank):
+    with _logged("adding %d images to bank %s", embedded.embedded, bank):
         return dn2.add(embedded, store, bank=bank, config=config)
 
 
 @task(name="remove", **_STEP)
 def remove(store: str, bank: str, image_ids: list[str]) -> Growth:
     """Take images out of a bank: its next version, with a threshold of its own."""
-    with one_writer(bank), _logged("removing %d images from bank %s", len(image_ids), bank):
+    with _logged("removing %d images from bank %s", len(image_ids), bank):
         return dn2.remove(store, image_ids, bank=bank)
 
 
@@ -189,7 +158,7 @@ def open_bank(store: str, bank: str) -> BankVersion:
 @task(name="fit-groups", **_STEP)
 def fit_groups(embedded: Embedded, store: str, bank: str, config: GroupFitConfig) -> GroupBankVersion:
     """Make a version of a bank of groups with its thresholds."""
-    with one_writer(bank), _logged("fitting bank %s to the groups of %d images", bank, embedded.embedded):
+    with _logged("fitting bank %s to the groups of %d images", bank, embedded.embedded):
         return dn2.fit_groups(embedded, store, bank=bank, config=config)
 
 
@@ -201,9 +170,9 @@ def open_group_bank(store: str, bank: str) -> GroupBankVersion:
 
 
 @task(name="use-version", **_STEP)
-def use_version(store: str, bank: str, version: str) -> BankVersion | GroupBankVersion:
+def use_version(store: str, bank: str, version: str) -> AnyBank:
     """Make a version of a bank the current one."""
-    with one_writer(bank), _logged("making version %s of bank %s the current one", version, bank):
+    with _logged("making version %s of bank %s the current one", version, bank):
         return dn2.use_version(store, bank, version)
 
 
@@ -235,20 +204,19 @@ def score_groups(
         return dn2.score_groups(embedded, store, bank=bank, config=config, new_parts=new_parts)
 
 
-@task(name="search", task_run_name="search-{number}-{load[0]}", **_STEP)
+@task(name="search", task_run_name="search-{number}-{searches[0][0][0]}", **_STEP)
 def search(
-    shards: tuple[tuple[int, EmbeddedShard], ...],
+    searches: tuple[tuple[tuple[int, int], int, EmbeddedShard], ...],
     store: str,
     bank: BankVersion,
-    load: tuple[int, int],
     config: ScoreConfig,
     *,
     folder: str,
     number: int,
 ) -> None:
     """Search some segments of a bank that is larger than memory for the neighbours of some shards."""
-    with _logged("searching segments %d to %d for %d shards", *load, len(shards)):
-        for place, shard in shards:
+    with _logged("searching segments for %d shards", len(searches)):
+        for load, place, shard in searches:
             search_shard(shard, store, bank=bank, load=load, folder=folder, number=place, config=config)
 
 
@@ -282,54 +250,54 @@ def report(scored: Scored, store: str, bank: BankVersion, config: ScoreConfig) -
 def open_report(finished: str, store: str | None) -> OldReport:
     """Look up what a finished report was made of."""
     with _logged("looking up report %s", finished):
-        return open_old_report(finished, store)
+        return rethreshold.open_report(finished, store)
 
 
 @task(name="export", **_STEP)
-def export(finished: Report | GroupReport, store: str, out: str) -> str:
+def export(finished: AnyReport, store: str, out: str) -> str:
     """Copy a finished report to a local folder."""
     with _logged("copying the report to %s", out):
         return str(dn2.export(finished, store, out))
 
 
 @task(name="unscored", **_STEP)
-def unscored(dataset: Dataset, store: str, bank: BankVersion | GroupBankVersion, *, rescore: bool) -> tuple[str, ...]:
+def unscored(dataset: Dataset, store: str, bank: AnyBank, *, rescore: bool) -> tuple[str, ...]:
     """Look up which manifest parts the bank has not scored yet."""
     with _logged("looking up what of %s is not scored yet", dataset.name):
-        return find_unscored(dataset, store, bank=bank, rescore=rescore)
+        return watermark.unscored(dataset, store, bank=bank, rescore=rescore)
 
 
 @task(name="mark", **_STEP)
 def mark(
     dataset: Dataset,
     store: str,
-    bank: BankVersion | GroupBankVersion,
+    bank: AnyBank,
     parts: tuple[str, ...],
-    report: Report | GroupReport | None,
+    report: AnyReport | None,
 ) -> None:
     """Note that a bank has scored some manifest parts."""
     with _logged("noting %d manifest parts of %s as scored", len(parts), dataset.name):
-        write_marks(dataset, store, bank=bank, parts=parts, report=report)
+        watermark.mark(dataset, store, bank=bank, parts=parts, report=report)
 
 
 @task(name="look", **_STEP)
 def look(
-    prefix: str, store: str, bank: str, *, unit: Unit, marker: str | None, settle_s: float, again_s: float
+    prefix: str, store: str, bank: str, *, unit: drops.Unit, marker: str | None, settle_s: float, again_s: float
 ) -> Look:
     """Look for complete drops below a prefix."""
     with _logged("looking for drops below %s", prefix):
-        return find_complete(prefix, store, bank=bank, unit=unit, marker=marker, settle_s=settle_s, again_s=again_s)
+        return drops.look(prefix, store, bank=bank, unit=unit, marker=marker, settle_s=settle_s, again_s=again_s)
 
 
 @task(name="remember", **_STEP)
 def remember(seen: Look, store: str) -> None:
     """Note what was seen below a prefix, and what was told."""
     with _logged("noting %d drops below %s", len(seen.drops), seen.prefix):
-        write_look(seen, store)
+        drops.remember(seen, store)
 
 
 @task(name="mark-drop", **_STEP)
-def mark_drop(drop: str, store: str, uri: str, report: Report | GroupReport | None) -> None:
+def mark_drop(drop: str, store: str, uri: str, report: AnyReport | None) -> None:
     """Note that a drop is scored."""
     with _logged("noting drop %s as scored", drop):
-        mark_scored(drop, store, uri=uri, report=report)
+        drops.mark_scored(drop, store, uri=uri, report=report)

@@ -15,7 +15,7 @@ from dn2.features.engines import devices_of
 from dn2.features.shards import plan_shards, shard_name
 from dn2.features.worker import Worker, embedder_for
 from dn2.progress import advance
-from dn2.records import BankVersion, Dataset, Embedded, EmbeddedShard, EmbedderName, GroupBankVersion, Shard
+from dn2.records import AnyBank, Dataset, Embedded, EmbeddedShard, EmbedderName, Shard
 from dn2.store import layout
 from dn2.store.files import locate
 from dn2.store.schemas import EMBEDDINGS
@@ -28,7 +28,7 @@ def embed(
     store: str | os.PathLike[str] | Store,
     *,
     config: EmbedConfig | None = None,
-    bank: BankVersion | GroupBankVersion | None = None,
+    bank: AnyBank | None = None,
 ) -> Embedded:
     """Embed every image of a dataset; shards that are finished already are not touched.
 
@@ -58,7 +58,7 @@ def embedded(dataset: Dataset, shards: Sequence[EmbeddedShard], config: EmbedCon
     return Embedded(dataset, embedder_id(config), tuple(shards), config.weights)
 
 
-def resolved(config: EmbedConfig, bank: BankVersion | GroupBankVersion | None) -> EmbedConfig:
+def resolved(config: EmbedConfig, bank: AnyBank | None) -> EmbedConfig:
     """Return the settings with `auto` replaced: by the bank's backbone and crop, or by the best for this machine.
 
     Raises:
@@ -85,7 +85,7 @@ def resolved(config: EmbedConfig, bank: BankVersion | GroupBankVersion | None) -
     return config if ":" in config.backbone else config.model_copy(update={"backbone": chosen.name})
 
 
-def _backbone_of(bank: BankVersion | GroupBankVersion) -> str:
+def _backbone_of(bank: AnyBank) -> str:
     """Return the backbone of a bank, if it is one of dn2's: what lies in a store must not decide what code is run."""
     name = EmbedderName.parse(bank.embedder).backbone
     if not is_known(name):
@@ -96,7 +96,7 @@ def _backbone_of(bank: BankVersion | GroupBankVersion) -> str:
     return name
 
 
-def _weights_of(bank: BankVersion | GroupBankVersion) -> str | None:
+def _weights_of(bank: AnyBank) -> str | None:
     """Return where the weights of a bank lie, if they are on this machine: nor must it decide what is fetched."""
     if bank.weights is None:
         return None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from logging import getLogger
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,25 +10,9 @@ import torch
 
 from dn2.errors import ConfigError, Dn2Error, EmbedderError
 from dn2.features.backbones import Backbone, network_of
+from dn2.features.engine import Engine, Result
 
 log = getLogger(__name__)
-Result = Callable[[], npt.NDArray[np.float32]]  # waits for a batch's embeddings, (B, D) float32
-
-
-class Engine(Protocol):
-    """Runs a backbone on one device.
-
-    Attributes:
-        name: engine, device and precision, for the records.
-        ahead: batches that may be under way before the first one is waited for.
-    """
-
-    name: str
-    ahead: int
-
-    def start(self, pixels: npt.NDArray[np.float32]) -> Result:
-        """Send (B, 3, H, W) float32 pixels on their way through the network. They may be written over afterwards."""
-        ...
 
 
 class TorchEngine:

@@ -20,7 +20,7 @@ import torch
 
 from dn2.features import backbones
 from dn2.features.backbones import Backbone, Pretrained, embedder_of, network_of
-from dn2.features.engines import Result
+from dn2.features.engine import Result
 from dn2.store.cache import cache_dir
 
 # OpenVINO's converter reports usage over the network if this package can be imported; it runs as well without.

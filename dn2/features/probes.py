@@ -12,7 +12,8 @@ from PIL import Image
 
 from dn2.errors import Dn2Error, EmbedderError
 from dn2.features.backbones import Embedder
-from dn2.features.engines import Engine, embed_pixels
+from dn2.features.engine import Engine
+from dn2.features.engines import embed_pixels
 from dn2.images.decoding import decode
 from dn2.store import layout
 from dn2.store.schemas import PROBES

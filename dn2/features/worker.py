@@ -15,7 +15,8 @@ import PIL
 from dn2.config import EmbedConfig
 from dn2.features.backbones import Backbone, Embedder, backbone, embedder_of
 from dn2.features.draft import Draft
-from dn2.features.engines import Engine, Result, checked, load_engine
+from dn2.features.engine import Engine, Result
+from dn2.features.engines import checked, load_engine
 from dn2.features.probes import check_engine
 from dn2.features.reading import Item, Wanted, read_ahead
 from dn2.progress import advance

@@ -14,8 +14,8 @@ from dn2.groups.members import explain
 from dn2.groups.report import write_report
 from dn2.records import Embedded, GroupBankVersion, GroupReport
 from dn2.reports.groups import finished_groups
+from dn2.scoring.plan import check_comparable
 from dn2.scoring.rows import described
-from dn2.scoring.score import check_comparable
 from dn2.store import layout
 from dn2.store.storage import Store
 

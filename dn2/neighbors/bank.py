@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, cast
 
@@ -14,13 +15,13 @@ import numpy.typing as npt
 from dn2.errors import BankError, SchemaError
 from dn2.neighbors.choice import needed_gb
 from dn2.neighbors.products import Neighbors, tensor
-from dn2.neighbors.segments import OWN, Segment, keys, merged
+from dn2.neighbors.segments import OWN, Segment, merged
 from dn2.neighbors.versions import read_version
 from dn2.records import BankVersion
 from dn2.store import layout
 from dn2.store.schemas import BANK_ROWS, CALIBRATION
 from dn2.store.storage import Store
-from dn2.store.tables import concat, iter_rows, read_table
+from dn2.store.tables import iter_rows, read_table
 
 
 def prepared(vectors: npt.NDArray[np.float16], metric: str) -> npt.NDArray[np.float16]:
@@ -48,14 +49,14 @@ def check_memory(rows: int, dim: int, budget_gb: float) -> None:
         )
 
 
-def calibration_scores(store: Store, record: BankVersion) -> npt.NDArray[np.float32]:
-    """Return (n,) float32 scores of normal images that did not help to make them, ascending.
+def calibration_scores(store: Store, name: str, version: str) -> npt.NDArray[np.float32]:
+    """Return (n,) float32 scores that calibrate a version of a bank, ascending.
 
     Raises:
         NotFoundError: the version's file of them is missing.
         SchemaError: it is damaged.
     """
-    scores = read_table(store, layout.bank_calibration(record.name, record.version), CALIBRATION, ["score"])["score"]
+    scores = read_table(store, layout.bank_calibration(name, version), CALIBRATION, ["score"])["score"]
     ascending: npt.NDArray[np.float32] = np.sort(scores.to_numpy())
     return ascending
 
@@ -75,24 +76,54 @@ def shards_of(store: Store, record: BankVersion, image_ids: set[str]) -> dict[st
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How a bank is searched.
+
+    Attributes:
+        dim: length of an embedding.
+        k: neighbours.
+        metric: l2 or cosine.
+        tiles: rows that stand for an image.
+        nlist: cells of a segment that lies in cells.
+        nprobe: how many of them are visited; 0 searches all rows.
+    """
+
+    dim: int
+    k: int
+    metric: str
+    tiles: int
+    nlist: int
+    nprobe: int
+
+    @classmethod
+    def of(cls, record: BankVersion) -> Search:
+        """Return how a finished version is searched."""
+        return cls(record.dim, record.k, record.metric, record.tiles, record.nlist, record.nprobe)
+
+
 class Bank:
-    """An opened bank version, ready to be searched.
+    """The opened files of a bank version, which may be one that is still being made, ready to be searched.
 
     If its segments do not fit the memory together, only one is open at a time.
 
     Attributes:
-        record: its version.
+        name: the bank's name.
+        version: the version's.
+        search: how it is searched.
         segments: in the order of the version's rows.
         held: segments of images that are not among the rows, but calibrate the bank.
         calibration: (n,) float32 scores of normal images that did not help to make them, ascending.
     """
 
-    def __init__(self, record: BankVersion, store: Store, document: dict[str, Any], *, memory_gb: float) -> None:
-        self.record, self._store, self._memory_gb = record, store, memory_gb
+    def __init__(
+        self, store: Store, name: str, version: str, search: Search, document: dict[str, Any], *, memory_gb: float
+    ) -> None:
+        self._store, self.name, self.version, self.search, self._memory_gb = store, name, version, search, memory_gb
         self._alone = threading.Lock()
         removed = frozenset(document.get("removed_ids", ()))
         self.segments, self.held = (
-            [Segment(store, layout.bank_segment(record.name, name), removed) for name in document.get(names, ())]
+            [Segment(store, layout.bank_segment(name, one), removed) for one in document.get(names, ())]
             for names in ("segments", "held")
         )
         self._first = np.concatenate([[0], np.cumsum([segment.count for segment in self.segments])])
@@ -100,7 +131,7 @@ class Bank:
             needed = self._needed(segment)
             if needed > memory_gb:
                 raise BankError(
-                    f"bank {record.name!r}: a segment of {segment.count} rows of length {record.dim} needs "
+                    f"bank {name!r}: a segment of {segment.count} rows of length {search.dim} needs "
                     f"{needed:.2f} GiB, expected at most bank_memory_gb = {memory_gb:g}; raise the setting, or train "
                     f"the bank again with a smaller segment_rows"
                 )
@@ -130,7 +161,7 @@ class Bank:
         return runs
 
     def _needed(self, segment: Segment) -> float:
-        return needed_gb(segment.count, self.record.dim, self.record.nlist if segment.divided else 0)
+        return needed_gb(segment.count, self.search.dim, self.search.nlist if segment.divided else 0)
 
     @contextmanager
     def _open(self, number: int) -> Iterator[Segment]:
@@ -142,34 +173,6 @@ class Bank:
         with self._alone:
             yield segment
             segment.let_go()
-
-    @property
-    def vectors(self) -> npt.NDArray[np.float16]:
-        """(N, D) float16, memory-mapped if there is one segment; those of removed images too."""
-        arrays = [segment.vectors for segment in self.segments]
-        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-
-    @property
-    def rows(self) -> Any:
-        """Arrow table with one row for each vector, in the same order."""
-        return concat([segment.table for segment in self.segments])
-
-    def search(
-        self, vectors: npt.NDArray[np.float16], image_ids: list[str], contents: list[str], *, memory_mb: int
-    ) -> Neighbors:
-        """Return the k nearest bank rows of each image, never a row that is the image itself, by id or content.
-
-        Args:
-            vectors: (Q, D) float16 embeddings as stored.
-            image_ids: of the Q images.
-            contents: sha256 of the Q images' bytes.
-            memory_mb: working memory, in MiB.
-
-        Raises:
-            BankError: fewer than k rows are left for an image once its own are passed over.
-        """
-        own = np.stack([keys(image_ids), keys(contents)])
-        return self.complete(self.nearest(prepared(vectors, self.record.metric), own, memory_mb=memory_mb))
 
     def nearest(
         self,
@@ -196,14 +199,14 @@ class Bank:
             with self._open(number) as segment:
                 mine = segment.search(
                     queries,
-                    self.record.k,
-                    nprobe=0 if exact else self.record.nprobe,
+                    self.search.k,
+                    nprobe=0 if exact else self.search.nprobe,
                     query_keys=query_keys,
                     columns=columns,
                     memory_mb=memory_mb,
                 )
             found.append((int(self._first[number]), mine))
-        return merged(found, self.record.k)
+        return merged(found, self.search.k)
 
     def complete(self, found: Neighbors) -> Neighbors:
         """Return what was found if it is k rows for every query.
@@ -213,7 +216,7 @@ class Bank:
         """
         if (found.rows < 0).any():
             raise BankError(
-                f"k: got {self.record.k}, but fewer bank rows are left for a query once its own are passed over"
+                f"k: got {self.search.k}, but fewer bank rows are left for a query once its own are passed over"
             )
         return found
 
@@ -233,13 +236,14 @@ class Bank:
     @cached_property
     def calibration(self) -> npt.NDArray[np.float32]:
         """The calibration scores."""
-        return calibration_scores(self._store, self.record)
+        return calibration_scores(self._store, self.name, self.version)
 
 
 @lru_cache(maxsize=1)
 def _opened(store_uri: str, record: BankVersion, memory_gb: float) -> Bank:
     store = Store.open(store_uri)
-    bank = Bank(record, store, read_version(store, record.name, record.version), memory_gb=memory_gb)
+    document = read_version(store, record.name, record.version)
+    bank = Bank(store, record.name, record.version, Search.of(record), document, memory_gb=memory_gb)
     rows = sum(segment.count for segment in bank.segments)
     if rows - record.tiles * record.removed != record.rows:
         raise SchemaError(

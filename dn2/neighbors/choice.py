@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from dn2.errors import BankError
 from dn2.neighbors.build import ITERATIONS, PER_CELL, usual_nlist
+from dn2.neighbors.index import EXACT, IVF, Index, index_of
 
 _BYTES_PER_ROW = 300  # ids, URI and keys of one row in memory, rounded up
 
@@ -24,13 +25,13 @@ class Choice:
     """An index, and what it takes.
 
     Attributes:
-        index: exact, ivf or centroids.
-        nlist: cells of a segment, or centres; 0 for exact.
+        index: which.
+        nlist: cells of a segment, or centres; 0 if it has none.
         memory_gb: what the bank needs in memory when it is searched, in GiB: its largest segment with its ids.
         why: in words.
     """
 
-    index: str
+    index: Index
     nlist: int
     memory_gb: float
     why: str
@@ -52,7 +53,7 @@ def choose_index(
     Args:
         rows: normal images in the bank.
         dim: length of an embedding.
-        index: auto, exact, ivf or centroids.
+        index: auto, or the name of one.
         expected_queries: images that the bank will score.
         nlist: cells, if the user has said so.
         centroids: centres, at most.
@@ -64,32 +65,33 @@ def choose_index(
     """
     largest = min(rows, segment_rows or rows)
     cells = min(nlist or usual_nlist(largest), largest)
-    slow, fast = expected_queries * rows, building(rows, cells) + expected_queries * visiting(rows, cells)
-    chosen = index if index != "auto" else "ivf" if fast < _WORTH * slow else "exact"
-    if index != "auto":
-        why = "as asked for"
-    elif chosen == "ivf":
-        why = (
-            f"to score {expected_queries:,} images, {cells:,} cells with their making take "
-            f"{fast / slow:.0%} of the time of comparing each with all {rows:,}"
-        )
-    else:
-        why = (
-            f"to score {expected_queries:,} images, comparing each with all {rows:,} takes no longer than making "
-            f"and using cells, or less"
-        )
-    nlist = {"exact": 0, "ivf": cells, "centroids": min(centroids, rows)}[chosen]
-    held = nlist if chosen == "centroids" else largest
-    memory = needed_gb(held, dim, nlist if chosen == "ivf" else 0)
+    chosen, why = (index_of(index), "as asked for") if index != "auto" else _auto(rows, cells, expected_queries)
+    nlist = chosen.nlist(rows, cells, centroids)
+    divided = nlist if chosen.divided else 0
+    memory = needed_gb(chosen.rows(largest, nlist), dim, divided)
     if memory > budget_gb:
-        room = budget_gb * 2**30 - (4 * dim * nlist if chosen == "ivf" else 0)
+        room = budget_gb * 2**30 - 4 * dim * divided
         raise BankError(
-            f"bank of {rows} rows of length {dim}: needs {memory:.2f} GiB (index {chosen}), expected at most "
+            f"bank of {rows} rows of length {dim}: needs {memory:.2f} GiB (index {chosen.name}), expected at most "
             f"bank_memory_gb = {budget_gb:g}; raise it, set segment_rows to at most "
             f"{max(1, int(room / (2 * dim + _BYTES_PER_ROW)))}, take index centroids, or train with "
             f"fewer images"
         )
     return Choice(chosen, nlist, memory, why)
+
+
+def _auto(rows: int, cells: int, queries: int) -> tuple[Index, str]:
+    """Return the index that takes less time for so many images to score, and why."""
+    slow, fast = queries * rows, building(rows, cells) + queries * visiting(rows, cells)
+    if fast < _WORTH * slow:
+        return IVF, (
+            f"to score {queries:,} images, {cells:,} cells with their making take "
+            f"{fast / slow:.0%} of the time of comparing each with all {rows:,}"
+        )
+    return EXACT, (
+        f"to score {queries:,} images, comparing each with all {rows:,} takes no longer than making "
+        f"and using cells, or less"
+    )
 
 
 def needed_gb(rows: int, dim: int, nlist: int = 0) -> float:

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dn2.errors import StoreError
-from dn2.neighbors.build import centres_of, divide
 from dn2.neighbors.choice import Choice
 from dn2.neighbors.segments import write_segment
 from dn2.store import layout
@@ -73,26 +72,22 @@ def lay_out(
     Raises:
         StoreError: the store cannot be written.
     """
-    if choice.index == "centroids":
-        path = layout.bank_segment(bank, name)
-        if not store.exists(f"{path}.parquet"):
-            centres, nearest = centres_of(vectors, choice.nlist)
-            halves = _of_the_metric(centres, footer["metric"])
-            write_segment(store, path, table.take(nearest), halves.shape, [halves], {**footer, "centres": True})
-        return [name]
-    images = len(vectors) // tiles
-    count = -(-images // (segment_rows or images))
+    index, images = choice.index, len(vectors) // tiles
+    count = 1 if index.centres else -(-images // (segment_rows or images))
     bounds = [images * number // count * tiles for number in range(count + 1)]
     names = [name if count == 1 else f"{name}-{number:04d}" for number in range(count)]
     for one, low, high in zip(names, bounds[:-1], bounds[1:], strict=True):
         path, part = layout.bank_segment(bank, one), vectors[low:high]
         if store.exists(f"{path}.parquet"):
             continue
-        cells, order = None, np.arange(len(part))
-        if choice.index == "ivf":
-            cells, order = divide(part, min(choice.nlist, len(part)))
-        blocks = (part[order[start : start + _BLOCK]] for start in range(0, len(part), _BLOCK))
-        write_segment(store, path, table.slice(low, high - low).take(order), part.shape, blocks, footer, cells=cells)
+        laid = index.laid(part, min(choice.nlist, len(part)))
+        rows, shape = table.slice(low, high - low).take(laid.rows), (len(laid.rows), vectors.shape[1])
+        if laid.centres is None:
+            blocks = (part[laid.rows[start : start + _BLOCK]] for start in range(0, len(laid.rows), _BLOCK))
+            write_segment(store, path, rows, shape, blocks, footer, cells=laid.cells)
+        else:
+            halves = _of_the_metric(laid.centres, footer["metric"])
+            write_segment(store, path, rows, shape, [halves], {**footer, "centres": True})
     return names
 
 

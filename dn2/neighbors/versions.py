@@ -10,6 +10,7 @@ from typing import Any
 
 from dn2.config import check_name
 from dn2.errors import BankError, ConfigError, NotFoundError, SchemaError
+from dn2.neighbors.index import EXACT, index_of
 from dn2.records import BankVersion, GroupBankVersion
 from dn2.store import layout
 from dn2.store.documents import (
@@ -239,7 +240,7 @@ def _check_whole(store: Store, record: BankVersion | GroupBankVersion, document:
             needed.append(layout.bank_cells(path))
     for path in needed:
         _check_there(store, record, path)
-    if document.get("index") == "ivf":
+    if index_of(document.get("index", EXACT.name)).divided:
         for segment in segments:
             path = layout.bank_segment(name, segment)
             if read_config(store, f"{path}.parquet", BANK_ROWS).get("cells", False):

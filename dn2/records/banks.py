@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
 
 from dn2.records.embedders import EmbedderName
 
@@ -48,10 +49,10 @@ class BankVersion:
         dropped: training images that cleaning kept out of the bank.
         contamination: share of the training images taken for anomalies: so many scores do not calibrate.
         contamination_estimated: whether that share was estimated; otherwise it was given.
-        index: exact, ivf or centroids: what its first segments are searched by.
+        index: name of the index that its first segments are searched by.
         why: why that index.
-        nlist: cells of ivf, or centres.
-        nprobe: cells visited by ivf; 0 otherwise.
+        nlist: cells of a segment, or centres; 0 if the index has neither.
+        nprobe: cells visited; 0 if the index has none.
         segment_count: how many segments it has.
         removed: images that were taken out after it was trained.
         copies: images of the bank with the same bytes as another one.
@@ -86,10 +87,12 @@ class BankVersion:
     fidelity: Fidelity | None = None
     weights: str | None = None
 
+    of: ClassVar[str] = "images"  # what is scored with it
+
     @property
-    def of(self) -> str:
-        """What it holds."""
-        return "images"
+    def things(self) -> int:
+        """How many normal ones of what is scored it holds."""
+        return self.images
 
     @property
     def backbone(self) -> str:
@@ -104,7 +107,8 @@ class BankVersion:
     @property
     def images(self) -> int:
         """Normal images in it; where its rows are centres, their number."""
-        return self.rows if self.index == "centroids" else self.rows // self.tiles
+        centres = self.nlist > 0 and self.nprobe == 0  # what is not cells
+        return self.rows if centres else self.rows // self.tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +178,12 @@ class GroupBankVersion:
     rejected: int
     weights: str | None = None
 
+    of: ClassVar[str] = "groups"  # what is scored with it
+
     @property
-    def of(self) -> str:
-        """What it holds."""
-        return "groups"
+    def things(self) -> int:
+        """How many normal ones of what is scored it holds."""
+        return self.groups
 
     @property
     def backbone(self) -> str:
@@ -185,4 +191,4 @@ class GroupBankVersion:
         return EmbedderName.parse(self.embedder).words
 
 
-AnyBank = BankVersion | GroupBankVersion
+AnyBank: TypeAlias = BankVersion | GroupBankVersion

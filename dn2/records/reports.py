@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +137,17 @@ class Report:
     warnings: tuple[str, ...] = ()
     worst: tuple[WorstImage, ...] = ()
 
+    of: ClassVar[str] = "images"  # what was scored
+
     @property
-    def of(self) -> str:
-        """What is scored."""
-        return "images"
+    def things(self) -> int:
+        """How many of what was scored the batch has."""
+        return self.images
+
+    @property
+    def details(self) -> dict[str, object]:
+        """What a report of groups has not, by name."""
+        return {"threshold": self.threshold, "rule": self.rule}
 
     @property
     def html(self) -> str:
@@ -219,10 +227,17 @@ class GroupReport:
     warnings: tuple[str, ...] = ()
     worst: tuple[WorstGroup, ...] = ()
 
+    of: ClassVar[str] = "groups"  # what was scored
+
     @property
-    def of(self) -> str:
-        """What is scored."""
-        return "groups"
+    def things(self) -> int:
+        """How many of what was scored the batch has."""
+        return self.groups
+
+    @property
+    def details(self) -> dict[str, object]:
+        """What a report of images has not, by name."""
+        return {"groups": self.groups, "unscored": self.unscored, "false_alarm_rate": self.false_alarm_rate}
 
     @property
     def html(self) -> str:
@@ -235,4 +250,4 @@ class GroupReport:
         return self.anomalous / self.scored if self.scored else 0.0
 
 
-AnyReport = Report | GroupReport
+AnyReport: TypeAlias = Report | GroupReport

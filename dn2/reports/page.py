@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from dn2.neighbors.index import index_of
 from dn2.records import BankVersion, Report
 from dn2.reports.pictures import data_uri, shares
 from dn2.sources.pattern import below
@@ -89,6 +90,7 @@ def render(
     return page_template("report.html.j2").render(
         report=report,
         bank=bank,
+        index=index_of(bank.index),
         search=told_search(bank),
         above=above,
         cards=cards,
@@ -110,19 +112,10 @@ def told_search(bank: BankVersion) -> str | None:
         f"scores are off by {percent} % on average, their ranks correlate by {_floored(cost.rank_correlation, 4)}, and "
         f"{cost.flipped:,} decision{' flips' if cost.flipped == 1 else 's flip'}."
     )
-    searched = "Neighbours are searched approximately: "
-    if cost.recall is not None:
-        cells = f"{bank.nlist:,} cell{'s' * (bank.nlist != 1)}, {bank.nprobe:,} visited"
-        if bank.segment_count > 1:  # one that was added may have more cells, or none
-            cells = f"cells in each of {bank.segment_count:,} segments, at most {bank.nprobe:,} visited"
-        found = f"this finds {_floored(100 * cost.recall, 1)} % of the true neighbours"
-        return f"{searched}{cells}. On {images} {found}; {errors}"
-    if bank.segment_count == 1:
-        return f"{searched}compared with {bank.rows:,} centres instead of images. On {images} {errors}"
-    return (
-        f"{searched}compared with centres instead of images, and with the images that were added since. On {images} "
-        f"{errors} This was measured before images were added."
-    )
+    index = index_of(bank.index)
+    recall = "" if cost.recall is None else f"this finds {_floored(100 * cost.recall, 1)} % of the true neighbours; "
+    before = " This was measured before images were added." if index.centres and bank.segment_count > 1 else ""
+    return f"Neighbours are searched approximately: {index.searched(bank)}. On {images} {recall}{errors}{before}"
 
 
 def _floored(value: float, digits: int) -> str:

@@ -36,7 +36,7 @@ class CalibrationImages:
             if segment.gone is not None:
                 mine &= ~segment.gone
             left.difference_update(names[row] for row in np.flatnonzero(mine))
-            self._sides.append((segment, _tile_by_tile(segment, np.flatnonzero(mine), bank.record.tiles)))
+            self._sides.append((segment, _tile_by_tile(segment, np.flatnonzero(mine), bank.search.tiles)))
         self.table = concat([segment.table.take(rows[:, 0]) for segment, rows in self._sides])
         self._columns = self._distinguishing(in_bank)
 
@@ -52,7 +52,7 @@ class CalibrationImages:
                 for segment, _ in self._sides
             ]
         )
-        usable = usable_groups(group, content, self._bank.record.k, living)
+        usable = usable_groups(group, content, self._bank.search.k, living)
         return everything if (usable != -1).any() else OWN
 
     def __len__(self) -> int:
@@ -65,14 +65,14 @@ class CalibrationImages:
     def queries(self, numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int64]]:
         """Return (Q * T, D) float16 vectors and (M, Q * T) int64 keys of the T tiles of some, in this order."""
         bounds = np.concatenate([[0], np.cumsum([len(rows) for _, rows in self._sides])])
-        record, count = self._bank.record, len(numbers)
-        vectors = np.empty((count, record.tiles, record.dim), np.float16)
-        keys = np.empty((len(self._columns), count, record.tiles), np.int64)
+        search, count = self._bank.search, len(numbers)
+        vectors = np.empty((count, search.tiles, search.dim), np.float16)
+        keys = np.empty((len(self._columns), count, search.tiles), np.int64)
         for side, (segment, rows) in enumerate(self._sides):
             places = np.flatnonzero((numbers >= bounds[side]) & (numbers < bounds[side + 1]))
             mine = rows[numbers[places] - bounds[side]]
             vectors[places], keys[:, places] = segment.vectors[mine], segment.keys(self._columns)[:, mine]
-        return vectors.reshape(-1, record.dim), keys.reshape(len(keys), -1)
+        return vectors.reshape(-1, search.dim), keys.reshape(len(keys), -1)
 
     def nearest(self, numbers: npt.NDArray[np.int64], *, memory_mb: int, exact: bool = False) -> Neighbors:
         """Return the neighbours of some of them, tile by tile; none is of the image itself or of its group."""
@@ -86,7 +86,7 @@ class CalibrationImages:
         for low in range(0, len(self), _AT_ONCE):
             numbers = np.arange(low, min(low + _AT_ONCE, len(self)))
             found = self.nearest(numbers, memory_mb=memory_mb)
-            parts.append(image_scores(found.distances, self._bank.record.tiles)[0])
+            parts.append(image_scores(found.distances, self._bank.search.tiles)[0])
             advance("calibrate", len(numbers), total=len(self))
         return np.concatenate(parts) if parts else np.empty(0, np.float32)
 

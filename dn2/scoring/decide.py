@@ -61,7 +61,7 @@ def decide(
     done = finished(store, folder)
     if done is not None:
         return done
-    calibration = calibration_scores(store, bank)
+    calibration = calibration_scores(store, bank.name, bank.version)
     counts, largest = _tally(scored, store, len(calibration), remembered(config.threshold))
     threshold = choose_threshold(config.threshold, bank, calibration, largest)
     by_level = q_values_of_levels(counts)

@@ -15,15 +15,16 @@ import numpy.typing as npt
 from dn2.config import FitConfig, check_name, fingerprint
 from dn2.errors import BankError
 from dn2.fields import LAST
-from dn2.neighbors.bank import Bank, prepared
+from dn2.neighbors.bank import Bank, Search, prepared
 from dn2.neighbors.build import nprobe_for
 from dn2.neighbors.choice import Choice, choose_index
 from dn2.neighbors.exact import at_most
+from dn2.neighbors.index import EXACT, INDEXES
 from dn2.neighbors.lay_out import gathered, lay_out
 from dn2.neighbors.products import Rows
 from dn2.neighbors.segments import keys, keys_of, write_segment
 from dn2.neighbors.versions import check_kind, grown_from, make_current, open_bank, pointed_at, publish
-from dn2.records import BankVersion, Cleaning, Embedded
+from dn2.records import BankVersion, Cleaning, Embedded, Fidelity
 from dn2.scoring.calibrating import CalibrationImages
 from dn2.scoring.calibration import LEAVE_ONE_OUT_ROWS, held_out_rows, trusted
 from dn2.scoring.cleaning import kept_rows
@@ -118,36 +119,13 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
     normal, tiles = keep_rows(rows, split.in_bank), embedded.tiles
     bank_rows, in_bank = tile_rows(normal, tiles), tiles * normal.num_rows
     choice = _choice(in_bank, dim, config, tiles)
-    log.info("bank %s: index %s, %s; its search needs %.2f GiB", name, choice.index, choice.why, choice.memory_gb)
-    record = BankVersion(
-        name=name,
-        version=version,
-        embedder=embedded.embedder,
-        rows=in_bank,
-        dim=dim,
-        k=min(config.k, choice.nlist) if choice.index == "centroids" else config.k,
-        metric=config.metric,
-        threshold=0.0,
-        false_alarm_rate=config.false_alarm_rate,
-        attainable_rate=config.false_alarm_rate,
-        calibration=split.method,
-        calibration_rows=0,
-        rejected=embedded.rejected,
-        cleaning=None if cleaning is None else layout.cleaning(cleaning.fingerprint),
-        dropped=0 if cleaning is None else cleaning.dropped,
-        contamination=0.0 if cleaning is None else cleaning.contamination,
-        contamination_estimated=cleaning is not None and cleaning.estimated,
-        index=choice.index,
-        why=choice.why,
-        nlist=choice.nlist,
-        copies=normal.num_rows - len(np.unique(keys(normal["content_sha256"].to_pylist()))),
-        weights=embedded.weights,
-    )
+    log.info("bank %s: index %s, %s; its search needs %.2f GiB", name, choice.index.name, choice.why, choice.memory_gb)
     parts = {"embedder": embedded.embedder, "metric": config.metric}
-    index = [choice.index, choice.nlist, config.segment_rows]
     others = {name: value for name, value in config.identity(without={LAST}).items() if name not in _LAID_OUT}
-    index += [others] if others else []
+    index: list[Any] = [choice.index.name, choice.nlist, config.segment_rows, *([others] if others else [])]
     base = fingerprint([_FORMAT, embedded.embedder, images, config.metric, split.method, *index, *cleaned])
+    k = min(config.k, choice.index.rows(in_bank, choice.nlist))
+    search = Search(dim, k, config.metric, tiles, choice.nlist, nprobe=0)  # all rows, until it is known how many cells
     with gathered((in_bank, dim), _vectors(embedded, store, split.in_bank, config.metric)) as vectors:
         limit = config.segment_rows
         segments = lay_out(
@@ -155,16 +133,44 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
         )
         held = _hold_out(store, name, f"{base}-held", embedded, rows, split, parts)
         document: dict[str, Any] = {"segments": segments, "held": held}
-        bank = Bank(record, store, document, memory_gb=config.bank_memory_gb)
-        record = replace(record, segment_count=len(segments), rows=sum(segment.count for segment in bank.segments))
-        bank.record = record
+        bank = Bank(store, name, version, search, document, memory_gb=config.bank_memory_gb)
         images_in = CalibrationImages(bank, set(keep_rows(rows, split.calibrates)["image_id"].to_pylist()))
-        record = bank.record = _measured(bank, images_in, Rows(vectors, keys_of(bank_rows, images_in.columns)), config)
+        cost = _measured(bank, images_in, Rows(vectors, keys_of(bank_rows, images_in.columns)), choice, config)
     scores = images_in.scores(memory_mb=config.search_memory_mb)
-    normal = trusted(scores, record.contamination)
-    record = with_calibration(record, store, keep_rows(images_in.table, normal), scores[normal])
+    contamination = 0.0 if cleaning is None else cleaning.contamination
+    normal_scores = trusted(scores, contamination)
+    threshold, attainable = threshold_at(scores[normal_scores], config.false_alarm_rate)
+    record = BankVersion(
+        name=name,
+        version=version,
+        embedder=embedded.embedder,
+        rows=sum(segment.count for segment in bank.segments),
+        dim=dim,
+        k=k,
+        metric=config.metric,
+        threshold=threshold,
+        false_alarm_rate=config.false_alarm_rate,
+        attainable_rate=attainable,
+        calibration=split.method,
+        calibration_rows=int(normal_scores.sum()),
+        rejected=embedded.rejected,
+        cleaning=None if cleaning is None else layout.cleaning(cleaning.fingerprint),
+        dropped=0 if cleaning is None else cleaning.dropped,
+        contamination=contamination,
+        contamination_estimated=cleaning is not None and cleaning.estimated,
+        index=choice.index.name,
+        why=choice.why,
+        nlist=choice.nlist,
+        nprobe=bank.search.nprobe,
+        segment_count=len(segments),
+        copies=normal.num_rows - len(np.unique(keys(normal["content_sha256"].to_pylist()))),
+        fidelity=cost,
+        weights=embedded.weights,
+    )
+    settings = config.model_dump(mode="json")
+    write_calibration(store, record, keep_rows(images_in.table, normal_scores), scores[normal_scores], settings)
     store.write(layout.bank_probes(name, version), store.read(layout.probes(embedded.embedder)))
-    publish(store, record, **document, config=config.model_dump(mode="json"))
+    publish(store, record, **document, config=settings)
     return record
 
 
@@ -207,8 +213,10 @@ def _hold_out(
     return [name]
 
 
-def _measured(bank: Bank, images: CalibrationImages, everything: Rows, config: FitConfig) -> BankVersion:
-    """Return the record of a bank with the cells to visit, and with what its index costs in accuracy.
+def _measured(
+    bank: Bank, images: CalibrationImages, everything: Rows, choice: Choice, config: FitConfig
+) -> Fidelity | None:
+    """Choose the cells that a bank visits, and return what its index costs in accuracy; None where it is exact.
 
     What chooses the number of cells is not what the accuracy is measured on.
 
@@ -216,21 +224,22 @@ def _measured(bank: Bank, images: CalibrationImages, everything: Rows, config: F
         bank: not published yet.
         images: that calibrate it.
         everything: what exact search would search.
+        choice: its index.
         config: recall or nprobe, and limits.
     """
-    record, memory = bank.record, config.search_memory_mb
-    if record.index == "exact":
-        return record
+    index, memory = choice.index, config.search_memory_mb
+    if index.exact:
+        return None
     drawn = images.sample(2 * COMPARED)
     choosing, comparing = drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
-    if record.index == "ivf":
+    if index.divided:
         queries, mine = images.queries(choosing if len(choosing) else drawn)
         nprobe = config.nprobe or max(
             nprobe_for(
                 queries,
                 Rows(segment.vectors, segment.keys(images.columns)),
                 segment.cells,
-                record.k,
+                bank.search.k,
                 config.recall,
                 query_keys=mine,
                 memory_mb=memory,
@@ -238,32 +247,31 @@ def _measured(bank: Bank, images: CalibrationImages, everything: Rows, config: F
             for segment in bank.segments
             if segment.cells is not None
         )
-        bank.record = record = replace(record, nprobe=min(nprobe, record.nlist))
+        bank.search = replace(bank.search, nprobe=min(nprobe, choice.nlist))
     queries, mine = images.queries(comparing)
     found = images.nearest(comparing, memory_mb=memory)
     true = at_most(queries, everything, config.k, query_keys=mine, memory_mb=memory)
-    rate, centres = record.false_alarm_rate, record.index == "centroids"
-    return replace(record, fidelity=fidelity(found, true, rate, tiles=record.tiles, centres=centres))
+    return fidelity(found, true, config.false_alarm_rate, tiles=bank.search.tiles, centres=index.centres)
 
 
-def with_calibration(record: BankVersion, store: Store, images: Any, scores: npt.NDArray[np.float32]) -> BankVersion:
-    """Write the calibration of a version, and return its record with the threshold that follows.
+def write_calibration(
+    store: Store, record: BankVersion, images: Any, scores: npt.NDArray[np.float32], config: dict[str, Any]
+) -> None:
+    """Write the calibration of a version that is not published yet.
 
     Args:
-        record: not published yet.
         store: where to.
+        record: the version.
         images: Arrow table of n images.
         scores: (n,) float32, theirs.
+        config: the settings of the training.
 
     Raises:
         StoreError: the store cannot be written.
     """
-    threshold, attainable = threshold_at(scores, record.false_alarm_rate)
-    footer = {"method": record.calibration, "k": record.k, "metric": record.metric}
-    footer |= {"contamination": record.contamination, "false_alarm_rate": record.false_alarm_rate}
+    footer = {"method": record.calibration, "contamination": record.contamination, "config": config}
     with writing(store, layout.bank_calibration(record.name, record.version), CALIBRATION, footer) as file:
         file.write({**{c: images[c].combine_chunks() for c in ("image_id", "group_id", "label")}, "score": scores})
-    return replace(record, threshold=threshold, attainable_rate=attainable, calibration_rows=len(scores))
 
 
 def _warn(record: BankVersion) -> None:
@@ -294,14 +302,11 @@ def _split(rows: Any, config: FitConfig, typical: npt.NDArray[np.bool_]) -> _Spl
         typical: (N,) which images cleaning has kept.
     """
     method = config.calibration
-    centres = config.index == "centroids"
+    index = INDEXES.get(config.index, EXACT)  # what `auto` may choose has the same traits
     if method == "auto":
-        method = "leave-one-out" if rows.num_rows <= LEAVE_ONE_OUT_ROWS and not centres else "held-out"
-    if centres and method == "leave-one-out":
-        raise BankError(
-            "calibration: got leave-one-out with index centroids, expected held-out: every image has a part in the "
-            "centres it would be compared with"
-        )
+        method = "leave-one-out" if rows.num_rows <= LEAVE_ONE_OUT_ROWS and not index.held_out else "held-out"
+    if index.held_out and method == "leave-one-out":
+        raise BankError(f"calibration: got leave-one-out with index {index.name}, expected held-out: {index.held_out}")
     contents = keys(rows["content_sha256"].to_pylist())
     calibrates = np.ones(rows.num_rows, bool)
     in_bank = typical
@@ -314,7 +319,7 @@ def _split(rows: Any, config: FitConfig, typical: npt.NDArray[np.bool_]) -> _Spl
                 f"(too few, or in groups too large), expected more images or smaller groups; or use leave-one-out"
             )
     distinct = len(np.unique(contents[in_bank]))
-    if distinct < config.k + 1 and not centres:
+    if distinct < config.k + 1 and not index.centres:
         raise BankError(
             f"k: got {config.k} with {distinct} different normal images in the bank, expected at least "
             f"{config.k + 1}: an image is never its own neighbour; give more normal images or a smaller k"

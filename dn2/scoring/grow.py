@@ -14,16 +14,18 @@ import numpy.typing as npt
 from dn2.config import AddConfig, check_name, fingerprint
 from dn2.errors import BankError, EmbedderError
 from dn2.features.probes import check_bank
-from dn2.neighbors.bank import Bank, prepared
+from dn2.neighbors.bank import Bank, Search, prepared
 from dn2.neighbors.build import divide, usual_nlist
+from dn2.neighbors.index import index_of
 from dn2.neighbors.segments import keys, keys_of, write_segment
 from dn2.neighbors.versions import current_version, make_current, open_bank, publish, read_version
 from dn2.records import BankVersion, Embedded, Growth
 from dn2.scoring.calibrating import CalibrationImages
 from dn2.scoring.calibration import held_out_rows
 from dn2.scoring.fidelity import fidelity
-from dn2.scoring.fit import COMPARED, with_calibration
+from dn2.scoring.fit import COMPARED, write_calibration
 from dn2.scoring.rows import check_rejects, described, dim_of, image_rows, tile_rows, tile_vectors
+from dn2.scoring.scores import threshold_at
 from dn2.store import layout
 from dn2.store.lock import locked
 from dn2.store.schemas import CALIBRATION
@@ -39,11 +41,13 @@ class _Before:
     """A bank as it is.
 
     Attributes:
-        document: what its version file says.
+        record: its current version.
+        document: what the version's file says.
         bank: opened.
         calibrates: ids of the images whose scores calibrate it.
     """
 
+    record: BankVersion
     document: dict[str, Any]
     bank: Bank
     calibrates: frozenset[str]
@@ -83,7 +87,7 @@ def add(
     check_rejects(embedded, store, config)
     with locked(store, layout.bank(name)):
         before = _before(store, name, config)
-        record = before.bank.record
+        record = before.record
         if embedded.embedder != record.embedder:
             raise EmbedderError(
                 f"images {embedded.dataset.source}: got embeddings of {embedded.embedder}, expected those of "
@@ -115,11 +119,13 @@ def remove(
     wanted = frozenset(image_ids)
     with locked(store, layout.bank(name)):
         before = _before(store, name, config)
-        record = before.bank.record
+        record = before.record
         living = _living(before)
         unknown = sorted(wanted - living - before.calibrates)
         if unknown or not wanted:
-            centres = " (its first images are centres, which cannot be removed)" if record.index == "centroids" else ""
+            centres = (
+                " (its first images are centres, which cannot be removed)" if index_of(record.index).centres else ""
+            )
             raise BankError(
                 f"image ids: got {', '.join(unknown[:3]) or 'none'}{' ...' if len(unknown) > 3 else ''}, expected ids "
                 f"of images in bank {name!r}{centres}; reports list them as neighbor_ids"
@@ -130,12 +136,16 @@ def remove(
                 f"bank {name!r}: got all {len(before.calibrates)} calibration images, expected to keep some"
             )
         gone = before.removed | (wanted & living)
-        changed = fingerprint([record.version, "remove", sorted(wanted)])
+        changed = fingerprint([record.version, "remove", sorted(wanted), *_counting(config)])
         document = {**before.document, "removed_ids": sorted(gone)}
         rows = record.rows - record.tiles * len(wanted & living)
-        found = replace(record, version=changed, rows=rows, removed=len(gone))
-        made = _publish(store, found, document, before, calibrates, config)
+        made = _publish(store, before, document, calibrates, config, version=changed, rows=rows)
     return Growth(made, removed=len(wanted))
+
+
+def _counting(config: AddConfig) -> list[dict[str, Any]]:
+    """Return what the settings add to the names of what is made with them: so far nothing, they are limits."""
+    return [settings] if (settings := config.identity()) else []
 
 
 def _before(store: Store, name: str, config: AddConfig) -> _Before:
@@ -146,9 +156,10 @@ def _before(store: Store, name: str, config: AddConfig) -> _Before:
             f"bank {name!r}: got version {version} of an older dn2, expected one that keeps its calibration images; "
             f"train the bank again"
         )
-    bank = Bank(open_bank(store, name, version=version), store, document, memory_gb=config.bank_memory_gb)
+    record = open_bank(store, name, version=version)
+    bank = Bank(store, name, version, Search.of(record), document, memory_gb=config.bank_memory_gb)
     rows = read_table(store, layout.bank_calibration(name, version), CALIBRATION, ["image_id"])
-    return _Before(document, bank, frozenset(rows["image_id"].to_pylist()))
+    return _Before(record, document, bank, frozenset(rows["image_id"].to_pylist()))
 
 
 def _living(before: _Before) -> frozenset[str]:
@@ -163,7 +174,7 @@ def _living(before: _Before) -> frozenset[str]:
 
 
 def _added(embedded: Embedded, store: Store, before: _Before, config: AddConfig) -> Growth:
-    rows, record = image_rows(embedded, store), before.bank.record
+    rows, record = image_rows(embedded, store), before.record
     names = np.array(rows["image_id"].to_pylist(), object)
     known, returned = _known(before, names)
     contents = keys(rows["content_sha256"].to_pylist())
@@ -181,29 +192,25 @@ def _added(embedded: Embedded, store: Store, before: _Before, config: AddConfig)
     )
     if not new.any() and not returned.any():
         return growth
-    held = np.zeros(len(new), bool)
-    if record.calibration == "held-out" and record.index != "centroids" and new.any():
+    held, index = np.zeros(len(new), bool), index_of(record.index)
+    if record.calibration == "held-out" and not index.centres and new.any():
         fifth = held_out_rows(contents[new], keys(keep_rows(rows, new)["group_id"].to_pylist()))
         held[np.flatnonzero(new)[fifth]] = True
     added = new & ~held
-    base = fingerprint([described(embedded), record.version])
+    base = fingerprint([described(embedded), record.version, *_counting(config)])
     document = dict(before.document)
     for kind, mask, ending in (("segments", added, "added"), ("held", held, "held")):
         if mask.any():
             name = f"{base}-{ending}"
-            _write(embedded, store, record, name, rows, mask, divided=kind == "segments" and record.index == "ivf")
+            _write(embedded, store, record, name, rows, mask, divided=kind == "segments" and index.divided)
             document[kind] = [*document[kind], name]
     document["removed_ids"] = sorted(before.removed - set(names[returned]))
-    found = replace(
-        record,
-        version=fingerprint([record.version, "add", base]),
-        rows=record.rows + record.tiles * int(added.sum() + returned.sum()),
-        segment_count=len(document["segments"]),
-        removed=len(document["removed_ids"]),
-    )
     leave_one_out = record.calibration == "leave-one-out"
     calibrating = held | ((added | returned) if leave_one_out else np.zeros(len(new), bool))
-    made = _publish(store, found, document, before, before.calibrates | set(names[calibrating]), config)
+    calibrates = before.calibrates | set(names[calibrating])
+    changed = fingerprint([record.version, "add", base])
+    count = record.rows + record.tiles * int(added.sum() + returned.sum())
+    made = _publish(store, before, document, calibrates, config, version=changed, rows=count)
     return replace(growth, bank=made, added=int(added.sum()) + int(returned.sum()), held_out=int(held.sum()))
 
 
@@ -211,7 +218,7 @@ def _known(before: _Before, names: npt.NDArray[Any]) -> tuple[npt.NDArray[np.boo
     """Return which of (N,) image ids the bank has, or is calibrated by, and which it had until they were removed."""
     living = _living(before)
     known = np.array([name in living or name in before.calibrates for name in names], bool)
-    if before.bank.record.calibration == "leave-one-out":  # what cleaning dropped calibrates, but can be added
+    if before.record.calibration == "leave-one-out":  # what cleaning dropped calibrates, but can be added
         known = np.array([name in living for name in names], bool)
     return known, np.array([name in before.removed for name in names], bool)
 
@@ -219,7 +226,7 @@ def _known(before: _Before, names: npt.NDArray[Any]) -> tuple[npt.NDArray[np.boo
 def _contents(before: _Before) -> npt.NDArray[np.int64]:
     """Return the keys of the bytes of all images that the bank has or is calibrated by."""
     found = [np.empty(0, np.int64)]
-    held_out = before.bank.record.calibration == "held-out"
+    held_out = before.record.calibration == "held-out"
     for segment in before.bank.segments:
         if not segment.centres:
             mine = keys_of(segment.table, ["content_sha256"])[0]
@@ -259,22 +266,37 @@ def _write(
 
 def _publish(
     store: Store,
-    record: BankVersion,
-    document: dict[str, Any],
     before: _Before,
+    document: dict[str, Any],
     calibrates: frozenset[str],
     config: AddConfig,
+    *,
+    version: str,
+    rows: int,
 ) -> BankVersion:
-    """Calibrate the changed bank, and make it the current version."""
-    bank = Bank(record, store, document, memory_gb=config.bank_memory_gb)
-    images = CalibrationImages(bank, calibrates)
-    if record.index == "ivf" and record.fidelity is not None:
-        drawn, memory = images.sample(COMPARED), config.search_memory_mb
+    """Calibrate the changed bank, of so many rows now, and make it the current version."""
+    parent, memory = before.record, config.search_memory_mb
+    search = Search.of(parent)
+    bank = Bank(store, parent.name, version, search, document, memory_gb=config.bank_memory_gb)
+    images, cost = CalibrationImages(bank, calibrates), parent.fidelity
+    if index_of(parent.index).divided and cost is not None:
+        drawn = images.sample(COMPARED)
         found, true = (images.nearest(drawn, memory_mb=memory, exact=exact) for exact in (False, True))
-        record = replace(record, fidelity=fidelity(found, true, record.false_alarm_rate, tiles=record.tiles))
-    scores = images.scores(memory_mb=config.search_memory_mb)
-    record = with_calibration(record, store, images.table, scores)
-    parent = before.bank.record
+        cost = fidelity(found, true, parent.false_alarm_rate, tiles=parent.tiles)
+    scores = images.scores(memory_mb=memory)
+    threshold, attainable = threshold_at(scores, parent.false_alarm_rate)
+    record = replace(
+        parent,
+        version=version,
+        rows=rows,
+        threshold=threshold,
+        attainable_rate=attainable,
+        calibration_rows=len(scores),
+        segment_count=len(document["segments"]),
+        removed=len(document.get("removed_ids", ())),
+        fidelity=cost,
+    )
+    write_calibration(store, record, images.table, scores, document["config"])
     probes = store.read(layout.bank_probes(parent.name, parent.version))
     store.write(layout.bank_probes(record.name, record.version), probes)
     more = {name: document.get(name, []) for name in ("held", "removed_ids")}

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dn2.config import ScoreConfig, fingerprint
-from dn2.errors import EmbedderError, SchemaError
-from dn2.features.probes import check_bank
-from dn2.neighbors.bank import Bank, prepared
+from dn2.config import ScoreConfig
+from dn2.errors import SchemaError
+from dn2.neighbors.bank import Bank, Search, prepared
 from dn2.neighbors.products import Neighbors
 from dn2.neighbors.segments import OWN, keys_of, merged
 from dn2.neighbors.versions import open_bank
 from dn2.progress import advance
-from dn2.records import BankVersion, Embedded, EmbeddedShard, GroupBankVersion, Report, Scored, ScoredShard
+from dn2.records import BankVersion, Embedded, EmbeddedShard, Report, ScoredShard
 from dn2.reports.files import part_path
-from dn2.reports.report import finished
-from dn2.scoring.decide import decide, report_folder
-from dn2.scoring.rows import described, living_rows
+from dn2.scoring.decide import decide
+from dn2.scoring.plan import bank_loads, plan_scoring
+from dn2.scoring.rows import living_rows
 from dn2.scoring.scores import image_scores, p_values
 from dn2.store import layout
 from dn2.store.schemas import FOUND, SCORES
 from dn2.store.storage import Store
 from dn2.store.tables import column_vectors, keep_rows, read_table, writing
 
-_SCORES_FORMAT = 1  # raised when scores get more columns or another meaning: older ones are made anew
 _NEIGHBORS = {"neighbor_ids": "image_id", "neighbor_uris": "uri", "neighbor_tiles": "tile"}
 _COLUMNS = ["image_id", "uri", "group_id", "label", "content_sha256", "embedding", "reject_reason"]
 
@@ -59,63 +56,17 @@ def score(
     """
     store, config = Store.open(store), config or ScoreConfig()
     record = open_bank(store, bank) if isinstance(bank, str) else bank
-    done = finished_report(embedded, store, record, config)
-    if done is not None:
-        advance("score", done.images, total=done.images)
-        return done
-    check_comparable(embedded, store, record)
-    total = embedded.embedded + embedded.rejected
+    plan = plan_scoring(embedded, store, record, config)
+    if plan.report is not None:
+        advance("score", plan.report.images, total=plan.total)
+        return plan.report
+    for load, place, shard in plan.searches:
+        search_shard(shard, store, bank=record, load=load, folder=plan.folder, number=place, config=config)
     parts = [
-        score_shard(
-            shard, store, bank=record, folder=scores_folder(embedded, record), number=number, config=config, total=total
-        )
-        for number, shard in enumerate(embedded.shards)
+        score_shard(shard, store, bank=record, folder=plan.folder, number=place, config=config, total=plan.total)
+        for place, shard in plan.shards
     ]
-    return decide(gather(embedded, record, parts), store, bank=record, config=config)
-
-
-def scores_folder(embedded: Embedded, bank: BankVersion) -> str:
-    """Return where the scores of a batch lie in the store: named by batch and bank version."""
-    return layout.scores(bank.name, fingerprint([_SCORES_FORMAT, described(embedded), bank.version]))
-
-
-def finished_report(embedded: Embedded, store: Store, bank: BankVersion, config: ScoreConfig) -> Report | None:
-    """Return the report of a batch if it is whole.
-
-    Raises:
-        SchemaError: its summary is damaged.
-    """
-    scores = scores_folder(embedded, bank).rpartition("/")[2]
-    return finished(store, report_folder(bank.name, scores, config))
-
-
-def gather(embedded: Embedded, bank: BankVersion, parts: Sequence[ScoredShard]) -> Scored:
-    """Return the record of a batch all of whose shards are scored, in their order."""
-    scored = Scored(
-        source=embedded.dataset.source,
-        bank=bank.name,
-        version=bank.version,
-        folder=scores_folder(embedded, bank),
-        parts=tuple(parts),
-    )
-    rows, images = scored.scored + scored.rejected, embedded.embedded + embedded.rejected
-    if rows != images:
-        raise AssertionError(f"{rows} rows for {images} images: a bug in dn2")
-    return scored
-
-
-def check_comparable(embedded: Embedded, store: Store, bank: BankVersion | GroupBankVersion) -> None:
-    """Make sure that batch and bank lie in the same space.
-
-    Raises:
-        EmbedderError: they were made by different embedders, or the probe pictures came out differently.
-    """
-    if embedded.embedder != bank.embedder:
-        raise EmbedderError(
-            f"batch {embedded.dataset.source}: got embeddings of {embedded.embedder}, expected those of "
-            f"{bank.embedder}, which made bank {bank.name!r}; embed the batch with bank=..., or train another bank"
-        )
-    check_bank(store, bank.embedder, layout.bank_probes(bank.name, bank.version))
+    return decide(plan.gather(parts), store, bank=record, config=config)
 
 
 def score_shard(
@@ -134,7 +85,7 @@ def score_shard(
         shard: embedded images.
         store: where dn2 keeps its files.
         bank: what to compare with.
-        folder: where the scores lie, see `scores_folder`.
+        folder: where the scores lie, see `plan_scoring`.
         number: place of the shard in the batch.
         config: memory limits.
         total: images of the whole batch, for the progress bar.
@@ -156,18 +107,6 @@ def score_shard(
     return ScoredShard(path, shard.path, len(scores) - scores.null_count, scores.null_count)
 
 
-def bank_loads(
-    store: str | os.PathLike[str] | Store, bank: BankVersion, config: ScoreConfig
-) -> tuple[tuple[int, int], ...]:
-    """Return which segments of a bank fit the memory together, as (first, behind the last): all, or several runs.
-
-    Raises:
-        BankError: one segment alone does not fit.
-    """
-    opened = Bank.open(Store.open(store), bank, memory_gb=config.bank_memory_gb)
-    return tuple((load.start, load.stop) for load in opened.loads())
-
-
 def search_shard(
     shard: EmbeddedShard,
     store: str | os.PathLike[str] | Store,
@@ -187,8 +126,8 @@ def search_shard(
         shard: embedded images.
         store: where dn2 keeps its files.
         bank: what to compare with.
-        load: which segments, see `bank_loads`.
-        folder: where the scores lie, see `scores_folder`.
+        load: which segments, see `plan_scoring`.
+        folder: where the scores lie, see `plan_scoring`.
         number: place of the shard in the batch.
         config: memory limits.
 
@@ -205,7 +144,7 @@ def search_shard(
     readable = keep_rows(table, valid)
     opened = Bank.open(store, bank, memory_gb=config.bank_memory_gb)
     nearest = opened.nearest(
-        *_queries(bank, vectors, readable),
+        *_queries(opened.search, vectors, readable),
         memory_mb=config.search_memory_mb,
         among=range(*load),
     )
@@ -217,17 +156,17 @@ def search_shard(
 
 
 def _queries(
-    bank: BankVersion, vectors: npt.NDArray[np.float16], readable: Any
+    search: Search, vectors: npt.NDArray[np.float16], readable: Any
 ) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int64]]:
     """Return (Q * T, D) vectors as the bank holds such, and (2, Q * T) keys, of the T tiles of Q images.
 
     Args:
-        bank: what they are compared with.
+        search: how the bank is searched.
         vectors: (Q, T * D) float16.
         readable: Arrow table of the images.
     """
-    tiles = prepared(vectors.reshape(-1, bank.dim), bank.metric)
-    return tiles, np.repeat(keys_of(readable, OWN), bank.tiles, axis=1)
+    tiles = prepared(vectors.reshape(-1, search.dim), search.metric)
+    return tiles, np.repeat(keys_of(readable, OWN), search.tiles, axis=1)
 
 
 def _found(folder: str, load: tuple[int, int], number: int) -> str:
@@ -239,7 +178,7 @@ def _nearest(
     bank: Bank, store: Store, vectors: npt.NDArray[np.float16], readable: Any, folder: str, number: int, memory_mb: int
 ) -> Neighbors:
     """Return the nearest rows of a shard's images in all segments; what other tasks have found is not searched."""
-    queries, keys = _queries(bank.record, vectors, readable)
+    queries, keys = _queries(bank.search, vectors, readable)
     parts = []
     for load in bank.loads():
         path = _found(folder, (load.start, load.stop), number)
@@ -247,12 +186,12 @@ def _nearest(
             table = read_table(store, path, FOUND)
             if table["image_id"].to_pylist() != readable["image_id"].to_pylist():
                 raise SchemaError(f"{store.uri_of(path)}: got other images than the shard's; remove the file")
-            shape = len(queries), bank.record.k
+            shape = len(queries), bank.search.k
             rows, distances = (np.stack(table[name].to_numpy()).reshape(shape) for name in ("rows", "distances"))
             parts.append(Neighbors(rows.astype(np.int64), distances.astype(np.float32)))
         else:
             parts.append(bank.nearest(queries, keys, memory_mb=memory_mb, among=load))
-    return bank.complete(merged([(0, part) for part in parts], bank.record.k))
+    return bank.complete(merged([(0, part) for part in parts], bank.search.k))
 
 
 def _rows(

@@ -41,17 +41,6 @@ def q_values_of_levels(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]
     return ascending
 
 
-def q_values(p_values: npt.NDArray[np.float64], calibration_rows: int) -> npt.NDArray[np.float64]:
-    """Return (Q,) float64 q-values of the images of one batch.
-
-    Args:
-        p_values: (Q,) float64, conformal, of all images of the batch.
-        calibration_rows: how many calibration scores the p-values rest on.
-    """
-    mine = levels(p_values, calibration_rows)
-    return q_values_of_levels(np.bincount(mine, minlength=calibration_rows + 2))[mine]
-
-
 def images_needed(images: int, calibration_rows: int, rate: float) -> int:
     """Return how many images of a batch must score above all calibration scores before one of them is selected.
 

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter
 
-from dn2.records import BankVersion, GroupBankVersion, GroupReport
+from dn2.neighbors.index import index_of
+from dn2.records import BankVersion, GroupBankVersion
 from dn2.upkeep.overview import (
     BankOverview,
     CleaningOverview,
@@ -111,7 +112,7 @@ def _version(found: VersionOverview) -> Iterator[str]:
 
 
 def _of_images(made: BankVersion) -> Iterator[str]:
-    index = "" if made.index == "exact" else f", index {made.index}"
+    index = "" if index_of(made.index).exact else f", index {made.index}"
     yield (
         f"        {_many(made.images, 'image')}, {made.backbone}, {made.metric}, k = {made.k}, "
         f"threshold {made.threshold:.4g}{index}"
@@ -136,12 +137,9 @@ def _reports(found: ReportsOverview) -> Iterator[str]:
 
 def _report(found: ReportOverview) -> Iterator[str]:
     if found.made is not None:
-        of = found.made.groups if isinstance(found.made, GroupReport) else found.made.images
-        things = "groups" if isinstance(found.made, GroupReport) else "images"
-        yield (
-            f"    {_time(found.written)}  {found.made.anomalous} of {of} {things} anomalous, "
-            f"version {found.made.version}"
-        )
+        made = found.made
+        told = f"{made.anomalous} of {made.things} {made.of} anomalous, version {made.version}"
+        yield f"    {_time(found.written)}  {told}"
         yield f"      of {found.made.source}"
     yield f"      {found.uri}/report.html"
     yield from _error(found.error, 6)

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from prefect import Task, flow, get_client
+from prefect import Task, flow
 from prefect.states import Completed, Failed
 
 import dn2
@@ -22,6 +21,8 @@ from dn2.errors import (
     SourceError,
     StoreError,
 )
+from dn2.store import layout
+from dn2.store.lock import locked
 from tests.flows.told import eventually
 
 STEPS = sorted(name for name, value in vars(tasks.steps).items() if isinstance(value, Task))
@@ -107,56 +108,25 @@ def test_every_step_has_the_same_retries_and_no_cache():
         assert step.description, name
 
 
-@pytest.fixture
-def limited(prefect_server: None) -> Iterator[str]:
-    """A bank for whose writers the server has a limit."""
-    name = tasks.steps.writers_limit("limited")
-    with get_client(sync_client=True) as client:
-        client.upsert_global_concurrency_limit_by_name(name, 1)
-    yield "limited"
-    with get_client(sync_client=True) as client:
-        client.delete_global_concurrency_limit_by_name(name)
-
-
-def writing(bank: str) -> int:
-    """Return how many writers of a bank the server knows at the moment."""
-    with get_client(sync_client=True) as client:
-        return client.read_global_concurrency_limit_by_name(tasks.steps.writers_limit(bank)).active_slots
-
-
-def test_second_training_waits_in_the_servers_queue_until_the_first_writer_is_done(
-    limited: str, pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_second_training_waits_until_the_first_writer_is_done(
+    prefect_server: None, pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
+    """The lock of the store alone keeps writers apart: the server need not know of them."""
     store = tmp_path / "store"
     embedded = dn2.embed(dn2.ingest(pictures, store), store)
 
     @flow(name="fits")
     def fits() -> dn2.BankVersion:
-        return tasks.steps.fit(embedded, str(store), limited, dn2.FitConfig())
+        return tasks.steps.fit(embedded, str(store), "b", dn2.FitConfig())
 
     with caplog.at_level(logging.INFO), ThreadPoolExecutor(1) as pool:
-        with tasks.steps.one_writer(limited):
-            assert writing(limited) == 1
+        with locked(dn2.Store.open(store), layout.bank("b")):
             waiting = pool.submit(fits)
-            eventually(lambda: [message for message in caplog.messages if "423 Locked" in message])
+            message = f"store file://{store}: waiting for another writer of banks/b"
+            eventually(lambda: message in caplog.messages)
             assert not (store / "banks").exists()
         bank = waiting.result()
-    assert dn2.open_bank(store, limited) == bank
-    assert writing(limited) == 0
-    assert [message for message in caplog.messages if "has no limit" in message] == []
-
-
-def test_writer_that_fails_leaves_the_queue(limited: str):
-    with pytest.raises(BankError, match="too few"), tasks.steps.one_writer(limited):
-        raise BankError("too few")
-    assert writing(limited) == 0
-
-
-def test_server_without_a_limit_is_told_and_stops_nobody(prefect_server: None, caplog: pytest.LogCaptureFixture):
-    level = caplog.at_level(logging.INFO, logger="dn2.tasks")
-    with level, tasks.steps.one_writer("unlimited"), tasks.steps.one_writer("unlimited"):
-        message = "the server has no limit dn2-bank-unlimited: the store's lock alone keeps writers apart"
-        assert caplog.messages == [message] * 2
+    assert dn2.open_bank(store, "b") == bank
 
 
 @pytest.mark.parametrize(
@@ -188,24 +158,3 @@ def test_step_logs_what_it_does_and_how_long_it_took(
     ours = [message for message in logged if re.match("fitting|done", message)]
     assert len(ours) == len(messages)
     assert all(map(re.fullmatch, messages, ours)), ours
-
-
-def test_slot_that_is_never_freed_stops_nobody_for_ever(
-    prefect_server: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    """A holder or a server that was killed leaves a slot taken; the store's lock goes on keeping writers apart."""
-    monkeypatch.setattr(tasks.steps, "_QUEUE", 0.5)
-    limit = tasks.steps.writers_limit("ghost")
-    with get_client(sync_client=True) as client:
-        client.upsert_global_concurrency_limit_by_name(limit, 1)
-        client.request(
-            "POST", "/v2/concurrency_limits/increment", json={"names": [limit], "slots": 1, "mode": "concurrency"}
-        )
-    try:
-        with caplog.at_level(logging.WARNING, logger="dn2"), tasks.steps.one_writer("ghost"):
-            pass
-    finally:  # the server is other tests' too
-        with get_client(sync_client=True) as client:
-            client.delete_global_concurrency_limit_by_name(limit)
-    ours = [record.getMessage() for record in caplog.records if record.name.startswith("dn2")]
-    assert ours == [f"limit {limit} is taken for over 0.5 s: the store's lock alone keeps writers apart"]

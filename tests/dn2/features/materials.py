@@ -15,6 +15,10 @@ from skimage import data
 from dn2.evaluation.bricks import blocks
 from dn2.features.backbones import Backbone, Pretrained, backbone
 from dn2.images.decoding import decode
+from dn2.records import Embedded
+from dn2.store.schemas import EMBEDDINGS
+from dn2.store.storage import Store
+from dn2.store.tables import read_table
 
 
 def random_weights(name: str, torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> Pretrained:
@@ -55,3 +59,8 @@ def write_patches(folder: Path, count: int) -> None:
         photograph = sources[number % len(sources)]
         row, column = (number * 37) % (photograph.shape[0] - 48), (number * 53) % (photograph.shape[1] - 48)
         Image.fromarray(photograph[row : row + 48, column : column + 48]).save(folder / f"{number:03d}.png")
+
+
+def rows_of(store: Path, embedded: Embedded, columns: list[str] | None = None) -> list[dict]:
+    opened = Store.open(store)
+    return [row for shard in embedded.shards for row in read_table(opened, shard.path, EMBEDDINGS, columns).to_pylist()]

@@ -17,8 +17,7 @@ from dn2.features.backbones import backbone
 from dn2.features.engines import TorchEngine, devices_of, load_engine
 from dn2.progress import Advance, listening
 from tests.conftest import make_pictures
-from tests.dn2.features.materials import network_input, photographs
-from tests.dn2.features.test_embed import rows_of
+from tests.dn2.features.materials import network_input, photographs, rows_of
 
 GRID = "tests.dn2.features.own:Grid"
 

@@ -16,19 +16,13 @@ from dn2.errors import ConfigError, EmbedderError
 from dn2.features.backbones import backbone
 from dn2.features.engines import load_engine
 from dn2.neighbors.exact import search
-from dn2.records import Embedded
 from dn2.scoring.scores import mean_distance
 from dn2.store import layout
 from dn2.store.schemas import EMBEDDINGS, MANIFEST, PROBES, THUMBNAILS
 from dn2.store.storage import Store
 from dn2.store.tables import column_vectors, read_config, read_table, vector_column, writing
 from tests.conftest import Bricks, make_pictures
-from tests.dn2.features.materials import network_input, write_patches
-
-
-def rows_of(store: Path, embedded: Embedded, columns: list[str] | None = None) -> list[dict]:
-    opened = Store.open(store)
-    return [row for shard in embedded.shards for row in read_table(opened, shard.path, EMBEDDINGS, columns).to_pylist()]
+from tests.dn2.features.materials import network_input, rows_of, write_patches
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ from dn2.config import EmbedConfig
 from dn2.errors import EmbedderError, SourceError
 from dn2.progress import Advance, listening
 from tests.conftest import make_pictures
-from tests.dn2.features.materials import random_weights
-from tests.dn2.features.test_embed import rows_of
+from tests.dn2.features.materials import random_weights, rows_of
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import torch
 
 from dn2.errors import ConfigError
 from dn2.features.backbones import Backbone, backbone
-from dn2.features.engines import Engine, load_engine
+from dn2.features.engine import Engine
+from dn2.features.engines import load_engine
 from tests.conftest import need
 from tests.dn2.features.materials import network_input, photographs, random_weights
 

@@ -15,7 +15,7 @@ from dn2.errors import ConfigError, EmbedderError, WeightsError
 from dn2.features.backbones import Backbone, backbone, embedder_of
 from dn2.features.engines import load_engine
 from tests.conftest import make_pictures
-from tests.dn2.features.test_embed import rows_of
+from tests.dn2.features.materials import rows_of
 
 GRID = dn2.EmbedConfig(backbone="tests.dn2.features.own:Grid")
 

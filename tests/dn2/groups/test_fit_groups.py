@@ -19,8 +19,7 @@ from dn2.store.storage import Store
 from dn2.store.tables import read_config, read_table
 from tests.dn2.groups.synthetic import images, normal_groups, write_groups
 from tests.dn2.neighbors.oracle import brute_force
-from tests.dn2.scoring.synthetic import EMBEDDER, write_shards
-from tests.dn2.scoring.test_fit import modified
+from tests.dn2.scoring.synthetic import EMBEDDER, modified, write_shards
 
 SIZES = [3] * 8 + [10] * 8 + [25] * 4
 

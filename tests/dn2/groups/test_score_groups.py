@@ -17,8 +17,7 @@ from dn2.records import Embedded
 from dn2.store.storage import Store
 from tests.dn2.groups.synthetic import by_group, groups_of, images, members_of, normal_groups, write_groups
 from tests.dn2.neighbors.oracle import brute_force
-from tests.dn2.scoring.synthetic import write_shards
-from tests.dn2.scoring.test_fit import modified
+from tests.dn2.scoring.synthetic import modified, write_shards
 
 SIZES = [3] * 8 + [10] * 8 + [25] * 4
 RATE = GroupFitConfig(false_alarm_rate=0.1)

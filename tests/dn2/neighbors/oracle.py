@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+
+from dn2.neighbors.bank import Bank, prepared
+from dn2.neighbors.products import Neighbors
+from dn2.neighbors.segments import keys
+from dn2.store.tables import concat
 
 
 def brute_force(
@@ -28,3 +35,19 @@ def _same(query: int, row: int, query_keys: np.ndarray | None, bank_keys: np.nda
         return False
     pairs = zip(query_keys[:, query], bank_keys[:, row], strict=True)
     return any(mine != -1 and mine == theirs for mine, theirs in pairs)
+
+
+def nearest_of(bank: Bank, vectors: np.ndarray, image_ids: list[str], contents: list[str] | None = None) -> Neighbors:
+    """Return the k nearest bank rows of images that a bank may know, by id or bytes, as scoring finds them."""
+    own = np.stack([keys(image_ids), keys(contents or image_ids)])
+    return bank.complete(bank.nearest(prepared(vectors, bank.search.metric), own, memory_mb=64))
+
+
+def vectors_of(bank: Bank) -> np.ndarray:
+    """Return (N, D) float16 of all segments."""
+    return np.concatenate([segment.vectors for segment in bank.segments])
+
+
+def rows_of(bank: Bank) -> Any:
+    """Return the Arrow table of all segments, in the order of their vectors."""
+    return concat([segment.table for segment in bank.segments])

@@ -18,6 +18,7 @@ from dn2.neighbors.bank import Bank, prepared, shards_of
 from dn2.neighbors.segments import keys
 from dn2.neighbors.versions import open_bank, publish
 from dn2.store.storage import Store
+from tests.dn2.neighbors.oracle import nearest_of, rows_of, vectors_of
 from tests.dn2.scoring.synthetic import normal_vectors, write_shards
 
 renamed: list[str] = []
@@ -166,13 +167,13 @@ def test_bank_holds_the_embeddings_as_the_metric_wants_them(store: Store, metric
     bank = Bank.open(store, fit(store, metric=metric), memory_gb=1)
 
     given = normal_vectors(30, seed=0)
-    lengths = np.linalg.norm(bank.vectors.astype(np.float64), axis=1)
+    lengths = np.linalg.norm(vectors_of(bank).astype(np.float64), axis=1)
     if metric == "l2":
-        np.testing.assert_array_equal(bank.vectors, given)
+        np.testing.assert_array_equal(vectors_of(bank), given)
     else:
         np.testing.assert_allclose(lengths, 1, atol=1e-3)
         np.testing.assert_allclose(
-            bank.vectors, given / np.linalg.norm(given.astype(np.float64), axis=1)[:, None], atol=1e-3
+            vectors_of(bank), given / np.linalg.norm(given.astype(np.float64), axis=1)[:, None], atol=1e-3
         )
 
 
@@ -196,11 +197,14 @@ def test_ids_stay_with_their_vectors_over_shards_and_segments(store: Store):
     store.write("banks/parts/versions/both.calibration.parquet", _calibration(store, first))
 
     bank = Bank.open(store, both, memory_gb=1)
-    found = bank.search(normal_vectors(9, seed=1)[:3], ["a", "b", "c"], ["a", "b", "c"], memory_mb=16)
+    found = nearest_of(bank, normal_vectors(9, seed=1)[:3], ["a", "b", "c"])
 
     assert found.rows[:, 0].tolist() == [12, 13, 14]
-    assert [bank.rows["uri"][row].as_py() for row in (0, 14)] == ["file:///normal-0/0.png", "file:///normal-1/2.png"]
-    ids = {bank.rows["image_id"][row].as_py() for row in (0, 14)}
+    assert [rows_of(bank)["uri"][row].as_py() for row in (0, 14)] == [
+        "file:///normal-0/0.png",
+        "file:///normal-1/2.png",
+    ]
+    ids = {rows_of(bank)["image_id"][row].as_py() for row in (0, 14)}
     assert sorted(shards_of(store, both, ids).values()) == [
         "embeddings/synthetic-0123456789ab/normal-0/000000000-000000012.parquet",
         "embeddings/synthetic-0123456789ab/normal-1/000000000-000000009.parquet",

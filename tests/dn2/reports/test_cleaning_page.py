@@ -16,7 +16,7 @@ from playwright.sync_api import Browser
 import dn2
 from tests.conftest import Bricks
 from tests.dn2.reports.conftest import NAMES
-from tests.dn2.reports.test_report_in_browser import browser, see
+from tests.dn2.reports.in_browser import browser, see
 
 __all__ = ["browser"]  # a fixture
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+import dn2
 from dn2.records import Dataset, Embedded, EmbeddedShard, Shard
 from dn2.store import layout
-from dn2.store.schemas import EMBEDDINGS, PROBES
+from dn2.store.schemas import CALIBRATION, EMBEDDINGS, PROBES
 from dn2.store.storage import Store
-from dn2.store.tables import vector_column, writing
+from dn2.store.tables import read_table, vector_column, writing
 
 EMBEDDER = "synthetic-0123456789ab"
 
@@ -98,3 +100,15 @@ def write_shards(
         shards.append(EmbeddedShard(shard, path, embedded, len(living) - embedded))
     dataset = Dataset(name, f"file:///{name}", ("000001-part",), count - len(superseded))
     return Embedded(dataset, embedder, tuple(shards))
+
+
+def calibration(store: Store, record: dn2.BankVersion) -> dict[str, float]:
+    """Return the calibration scores by image id."""
+    table = read_table(store, f"banks/{record.name}/versions/{record.version}.calibration.parquet", CALIBRATION)
+    return dict(zip(table["image_id"].to_pylist(), table["score"].to_pylist(), strict=True))
+
+
+def modified(folder: Path) -> dict[Path, int]:
+    """Return when each file was written; a lock is no result."""
+    files = (path for path in folder.rglob("*") if path.is_file() and ".locks" not in path.parts)
+    return {path: path.stat().st_mtime_ns for path in files}

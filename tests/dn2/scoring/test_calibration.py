@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dn2.neighbors.bank import keys
 from dn2.neighbors.exact import search
+from dn2.neighbors.segments import keys
 from dn2.scoring.calibration import held_out_rows, trusted, usable_groups
 from dn2.scoring.scores import mean_distance, threshold_at
 from tests.dn2.scoring.synthetic import normal_vectors

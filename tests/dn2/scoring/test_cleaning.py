@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +9,28 @@ import numpy as np
 import pytest
 
 import dn2
-from dn2.config import CleanConfig, FitConfig
-from dn2.errors import BankError, ConfigError, NotFoundError, RejectedError, SchemaError
-from dn2.neighbors.bank import Bank, keys, prepared
-from dn2.records import Cleaning, Embedded
+from dn2.config import CleanConfig
+from dn2.errors import BankError, ConfigError, RejectedError, SchemaError
+from dn2.neighbors.bank import prepared
+from dn2.neighbors.segments import keys
+from dn2.records import Embedded
 from dn2.scoring import cleaning as module
-from dn2.scoring.scores import threshold_at
-from dn2.store.schemas import CALIBRATION, CLEANING, REJECTS
+from dn2.store.schemas import CLEANING, REJECTS
 from dn2.store.storage import Store
 from dn2.store.tables import read_config, read_table
-from tests.conftest import Bricks
 from tests.dn2.neighbors.oracle import brute_force
-from tests.dn2.scoring.synthetic import clusters, mode, write_shards
-from tests.dn2.scoring.test_fit import modified
-
-NORMAL, IMPURE = 380, 20
-COUNT = NORMAL + IMPURE
-AUTO, PAPER = CleanConfig(rule="auto", contamination=0.05), CleanConfig(rule="paper", contamination=0.05)
+from tests.dn2.scoring.impure import (
+    AUTO,
+    COUNT,
+    NORMAL,
+    PAPER,
+    check_rows,
+    cleaning_rows,
+    contaminated,
+    folder_of,
+    number,
+)
+from tests.dn2.scoring.synthetic import clusters, mode, modified, write_shards
 
 
 @pytest.fixture
@@ -34,48 +38,9 @@ def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "store")
 
 
-def contaminated(seed: int = 0) -> np.ndarray:
-    """Return (400, 64) float16, of which the last 20 are impurities in clusters of 5; of any length."""
-    vectors = np.concatenate([mode(NORMAL, seed=seed, spread=0.8), clusters(IMPURE // 5, 5)])
-    return (vectors * np.random.default_rng(seed).uniform(1, 20, (COUNT, 1))).astype(np.float16)
-
-
 @pytest.fixture
 def embedded(store: Store) -> Embedded:
     return write_shards(store, contaminated(), shard_rows=150)
-
-
-def folder_of(done: Cleaning) -> Path:
-    return Path(done.uri.removeprefix("file://"))
-
-
-def rows_of(store: Store, done: Cleaning) -> list[dict[str, Any]]:
-    return read_table(store, f"cleaning/{done.fingerprint}/rows.parquet", CLEANING).to_pylist()
-
-
-def number(row: dict[str, Any]) -> int:
-    """Return the number that `write_shards` gave an image."""
-    return int(row["uri"].rpartition("/")[2].removesuffix(".png"))
-
-
-def check_rows(store: Store, done: Cleaning, expected: list[int]) -> None:
-    """Assert all that is promised of rows.parquet and of the record's counts."""
-    rows = rows_of(store, done)
-    count = len(expected)
-    assert [number(row) for row in rows] == expected
-    assert len({row["image_id"] for row in rows}) == count
-    assert sorted(row["rank"] for row in rows) == list(range(1, count + 1))
-    by_rank = sorted(rows, key=lambda row: row["rank"])
-    scores = [row["score"] for row in by_rank]
-    assert scores == sorted(scores, reverse=True)
-    assert np.isfinite(scores).all()
-    dropped, impurities = round(done.drop_fraction * count), round(done.contamination * count)
-    assert [row["kept"] for row in by_rank] == [False] * dropped + [True] * (count - dropped)
-    margin = dropped - impurities
-    assert [row["reason"] for row in by_rank] == (
-        ["impurity"] * impurities + ["margin"] * margin + [None] * (count - dropped)
-    )
-    assert (done.images, done.dropped, done.kept) == (count, dropped, count - dropped)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +80,7 @@ def test_rejected_and_superseded_images_have_no_row(store: Store):
 
 def test_impurities_are_what_auto_finds_oddest_and_paper_keeps(store: Store, embedded: Embedded):
     """They come in clusters: each has its two nearest others right beside it."""
-    auto, paper = (rows_of(store, dn2.clean(embedded, store, config=config)) for config in (AUTO, PAPER))
+    auto, paper = (cleaning_rows(store, dn2.clean(embedded, store, config=config)) for config in (AUTO, PAPER))
 
     assert {number(row) for row in auto if row["reason"] == "impurity"} == set(range(NORMAL, COUNT))
     assert all(row["kept"] for row in paper[NORMAL:])
@@ -146,7 +111,7 @@ def test_paper_scores_are_those_of_the_textbook(store: Store):
     own = np.concatenate([row_keys, np.arange(COUNT)[None]])
     _, distances = brute_force(unit, unit, 2, own, own)
 
-    rows = rows_of(store, dn2.clean(embedded, store, config=PAPER))
+    rows = cleaning_rows(store, dn2.clean(embedded, store, config=PAPER))
 
     np.testing.assert_allclose([row["score"] for row in rows], distances.mean(axis=1), rtol=1e-5)
     assert min(row["score"] for row in rows[:40]) > 0
@@ -162,7 +127,7 @@ def test_copies_of_an_image_do_not_vouch_for_each_other(store: Store, config: Cl
     alike = write_shards(store, vectors, name="alike")
 
     of_copies, of_alike = (
-        [row["score"] for row in rows_of(store, dn2.clean(one, store, config=config))] for one in (copies, alike)
+        [row["score"] for row in cleaning_rows(store, dn2.clean(one, store, config=config))] for one in (copies, alike)
     )
 
     assert min(of_copies[NORMAL:]) > max(of_copies[:NORMAL])
@@ -184,7 +149,7 @@ def test_balls_stand_around_a_bounded_sample_of_different_images(
     monkeypatch.setattr(module, "SAMPLE", 200)
     first = dn2.clean(embedded, store, config=AUTO)
     check_rows(store, first, list(range(COUNT)))
-    found = {number(row) for row in rows_of(store, first) if row["reason"] == "impurity"}
+    found = {number(row) for row in cleaning_rows(store, first) if row["reason"] == "impurity"}
     assert len(found & set(range(NORMAL, COUNT))) >= 18
     (folder_of(first) / "summary.json").unlink()
     assert dn2.clean(embedded, store, config=AUTO) == first
@@ -202,7 +167,7 @@ def test_shard_size_changes_nothing_that_matters(store: Store, config: CleanConf
     results = [
         dn2.clean(write_shards(store, contaminated(), shard_rows=size), store, config=config) for size in (400, 90)
     ]
-    one, other = (np.array([row["score"] for row in rows_of(store, done)]) for done in results)
+    one, other = (np.array([row["score"] for row in cleaning_rows(store, done)]) for done in results)
 
     np.testing.assert_allclose(one, other, atol=1e-6)
 
@@ -254,7 +219,7 @@ def test_estimated_contamination_is_in_the_footer(store: Store, embedded: Embedd
 def test_cleaning_without_a_summary_is_not_whole_and_is_made_again(store: Store, embedded: Embedded):
     """The summary is written last."""
     done = dn2.clean(embedded, store, config=AUTO)
-    folder, rows = folder_of(done), rows_of(store, done)
+    folder, rows = folder_of(done), cleaning_rows(store, done)
     times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert sorted(times, key=lambda name: times[name]) == ["rows.parquet", "report.html", "summary.json"]
     page = (folder / "report.html").read_text()
@@ -264,7 +229,7 @@ def test_cleaning_without_a_summary_is_not_whole_and_is_made_again(store: Store,
     (folder / "rows.parquet").write_bytes(b"PAR1")
 
     assert dn2.clean(embedded, store, config=AUTO) == done
-    assert (rows_of(store, done), (folder / "report.html").read_text()) == (rows, page)
+    assert (cleaning_rows(store, done), (folder / "report.html").read_text()) == (rows, page)
 
 
 @pytest.mark.parametrize(
@@ -323,95 +288,6 @@ def test_too_many_rejects_stop_after_the_list_is_written(store: Store):
     assert dn2.clean(embedded, store, config=AUTO.model_copy(update={"max_rejects": 21})).images == COUNT - 21
 
 
-def calibration_of(store: Store, record: dn2.BankVersion) -> dict[str, float]:
-    table = read_table(store, f"banks/{record.name}/versions/{record.version}.calibration.parquet", CALIBRATION)
-    return dict(zip(table["image_id"].to_pylist(), table["score"].to_pylist(), strict=True))
-
-
-def test_bank_holds_the_kept_images_and_the_others_still_calibrate_it(store: Store, embedded: Embedded):
-    plain = dn2.fit(embedded, store, bank="parts")
-    done = dn2.clean(embedded, store, config=AUTO)
-    rows = rows_of(store, done)
-
-    record = dn2.fit(embedded, store, bank="parts", cleaning=done)
-    bank = Bank.open(store, record, memory_gb=1)
-    kept = [number(row) for row in rows if row["kept"]]
-
-    assert [number(row) for row in bank.rows.to_pylist()] == kept
-    np.testing.assert_array_equal(bank.vectors, contaminated()[kept])
-    assert (record.rows, record.dropped, record.contamination) == (done.kept, done.dropped, 0.05)
-    assert record.cleaning == f"cleaning/{done.fingerprint}"
-    assert store.exists(f"{record.cleaning}/summary.json")
-    assert (plain.cleaning, plain.dropped, plain.contamination, plain.rows) == (None, 0, 0.0, COUNT)
-    assert record.version != plain.version
-    assert dn2.open_bank(store, "parts") == record
-    assert dn2.fit(embedded, store, bank="parts", cleaning=done) == record
-
-    scores = calibration_of(store, record)
-    assert len(scores) == record.calibration_rows == COUNT - round(0.05 * COUNT)
-    of_margin = {row["image_id"] for row in rows if row["reason"] == "margin"}
-    assert len(of_margin & scores.keys()) > len(of_margin) / 2
-    assert record.threshold == threshold_at(np.array(list(scores.values()), np.float32), 0.01)[0]
-
-
-def test_calibration_scores_are_distances_to_the_nearest_kept_others(store: Store, embedded: Embedded):
-    done = dn2.clean(embedded, store, config=AUTO)
-    rows, vectors = rows_of(store, done), contaminated()
-    kept = [number(row) for row in rows if row["kept"]]
-    _, distances = brute_force(vectors, vectors[kept], 2, np.arange(COUNT)[None], np.array(kept)[None])
-    naive = dict(zip([row["image_id"] for row in rows], distances.mean(axis=1), strict=True))
-
-    scores = calibration_of(store, dn2.fit(embedded, store, bank="parts", cleaning=done))
-
-    assert scores == pytest.approx({name: naive[name] for name in scores}, rel=1e-5)
-
-
-@pytest.mark.parametrize("metric", ["l2", "cosine"])
-def test_held_out_images_calibrate_a_cleaned_bank(store: Store, embedded: Embedded, metric: str):
-    config = FitConfig(calibration="held-out", metric=metric)
-    done = dn2.clean(embedded, store, config=AUTO)
-    apart = COUNT // 5
-
-    record = dn2.fit(embedded, store, bank="parts", config=config, cleaning=done)
-    held_out = set(calibration_of(store, record))
-    in_bank = set(Bank.open(store, record, memory_gb=1).rows["image_id"].to_pylist())
-    kept = {row["image_id"] for row in rows_of(store, done) if row["kept"]}
-
-    assert (record.calibration, record.calibration_rows) == ("held-out", apart - round(0.05 * apart))
-    assert not held_out & in_bank
-    assert in_bank < kept
-    assert len(kept - in_bank) <= apart
-
-
-def test_cleaning_of_other_images_is_refused(store: Store, embedded: Embedded):
-    """Also where the one's images are all among the other's."""
-    other = write_shards(store, contaminated(seed=1), name="other")
-    fewer = write_shards(store, contaminated(), superseded=[5], shard_rows=150)
-    for mine, theirs in [(embedded, other), (embedded, fewer), (fewer, embedded)]:
-        done = dn2.clean(theirs, store, config=AUTO)
-        message = rf"cleaning {done.uri}: got one of other images, expected that of the {mine.embedded} images to fit"
-        with pytest.raises(ConfigError, match=message):
-            dn2.fit(mine, store, bank="parts", cleaning=done)
-    assert store.names("banks") == []
-
-
-def test_cleaning_whose_rows_are_gone_is_not_found(store: Store, embedded: Embedded):
-    done = dn2.clean(embedded, store, config=AUTO)
-    (folder_of(done) / "rows.parquet").unlink()
-
-    with pytest.raises(NotFoundError, match=rf"no file 'cleaning/{done.fingerprint}/rows\.parquet'"):
-        dn2.fit(embedded, store, bank="parts", cleaning=done)
-    assert store.names("banks") == []
-
-
-def test_too_few_kept_images_for_k_are_refused_by_name(store: Store, embedded: Embedded):
-    config = CleanConfig(rule="auto", contamination=0, drop_fraction=0.99)
-    done = dn2.clean(embedded, store, config=config)
-
-    with pytest.raises(BankError, match="k: got 4 with 4 different normal images in the bank, expected at least 5"):
-        dn2.fit(embedded, store, bank="parts", config=FitConfig(k=4), cleaning=done)
-
-
 def test_dropping_nearly_everything_is_refused(store: Store, embedded: Embedded):
     message = r"drop_fraction: got 0\.9999, which keeps 0 of 400 different images, expected at least 3"
     with pytest.raises(ConfigError, match=message):
@@ -426,7 +302,7 @@ def test_copies_count_once_and_share_their_fate(store: Store, config: CleanConfi
     vectors = np.concatenate([np.repeat(contaminated()[:1], 300, axis=0), contaminated()[:100]])
     contents = ["copy"] * 300 + [f"{row:x}" for row in range(100)]
     done = dn2.clean(write_shards(store, vectors, contents=contents), store, config=config)
-    rows = rows_of(store, done)
+    rows = cleaning_rows(store, done)
     copies = [row for row in rows if number(row) < 300]
     assert len({(row["rank"], row["score"], row["kept"], row["reason"]) for row in copies}) == 1
     assert {row["rank"] for row in rows} == set(range(1, 102))
@@ -436,7 +312,7 @@ def test_copies_count_once_and_share_their_fate(store: Store, config: CleanConfi
 
 def test_damaged_table_says_what_to_do_and_doing_it_helps(store: Store, embedded: Embedded):
     done = dn2.clean(embedded, store, config=AUTO)
-    file, rows = folder_of(done) / "rows.parquet", rows_of(store, done)
+    file, rows = folder_of(done) / "rows.parquet", cleaning_rows(store, done)
     content = bytearray(file.read_bytes())
     content[300:330] = bytes(30)
     file.write_bytes(content)
@@ -444,7 +320,7 @@ def test_damaged_table_says_what_to_do_and_doing_it_helps(store: Store, embedded
         dn2.fit(embedded, store, bank="b", cleaning=dn2.clean(embedded, store, config=AUTO))
     file.unlink()
     assert dn2.clean(embedded, store, config=AUTO) == done
-    assert rows_of(store, done) == rows
+    assert cleaning_rows(store, done) == rows
 
 
 def test_guess_is_told_each_time(store: Store, embedded: Embedded, caplog: pytest.LogCaptureFixture):
@@ -455,48 +331,3 @@ def test_guess_is_told_each_time(store: Store, embedded: Embedded, caplog: pytes
     assert len(told) == 2
     assert "is a guess, from only 400 images; give it if you know it" in told[0]
     assert told[0] == told[1]
-
-
-def test_bank_version_that_knows_of_no_cleaning_still_opens_and_scores(store: Store, embedded: Embedded):
-    record = dn2.fit(embedded, store, bank="parts")
-    file = Path(store.uri.removeprefix("file://"), f"banks/parts/versions/{record.version}.json")
-    document = json.loads(file.read_bytes())
-    for name in ("cleaning", "dropped", "contamination"):
-        del document[name]
-    file.write_text(json.dumps(document))
-
-    assert dn2.open_bank(store, "parts") == record
-    assert dn2.fit(embedded, store, bank="parts") == record
-    batch = write_shards(store, contaminated(seed=1), name="batch")
-    assert dn2.score(batch, store, bank="parts").scored == COUNT
-
-
-def test_cleaned_bank_finds_the_impurities_that_an_uncleaned_one_has_learnt(store: Store, embedded: Embedded):
-    """More of the same clusters come later: to the uncleaned bank they are normal."""
-    config = FitConfig(metric="cosine")
-    clean = dn2.fit(embedded, store, bank="clean", config=config, cleaning=dn2.clean(embedded, store, config=AUTO))
-    dirty = dn2.fit(embedded, store, bank="dirty", config=config)
-    more = clusters(4, 30)
-    batch = write_shards(store, np.concatenate([more, mode(100, seed=0, spread=0.8)]).astype(np.float16), name="batch")
-
-    shown = dn2.ScoreConfig(report_images=0)
-    flagged = {one.name: dn2.score(batch, store, bank=one, config=shown).anomalous for one in (clean, dirty)}
-
-    assert flagged["clean"] >= len(more)
-    assert flagged["dirty"] < len(more) / 10
-
-
-def test_real_pictures_of_which_some_are_broken(own_bricks: Bricks):
-    """The demo's batch: intact wall and defects, and three files that cannot be read."""
-    embedded = dn2.embed(dn2.ingest(own_bricks.batch, own_bricks.store), own_bricks.store)
-    store = Store.open(own_bricks.store)
-
-    done = dn2.clean(embedded, store)
-
-    rows = rows_of(store, done)
-    assert (done.images, len(rows)) == (160, 160)
-    assert Counter(row["reason"] is None for row in rows) == Counter({True: done.kept, False: done.dropped})
-    assert {row["uri"] for row in rows} < {f"file://{path}" for path in own_bricks.batch.iterdir()}
-    record = dn2.fit(embedded, store, bank="cleaned", cleaning=done)
-    assert (record.rows, record.rejected) == (done.kept, 3)
-    assert replace(record, version="") != replace(own_bricks.bank, version="")

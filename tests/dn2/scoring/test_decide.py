@@ -15,7 +15,8 @@ from dn2.config import FitConfig, ScoreConfig, ThresholdConfig
 from dn2.errors import SchemaError
 from dn2.records import Embedded
 from dn2.scoring.decide import decide
-from dn2.scoring.score import gather, score_shard, scores_folder
+from dn2.scoring.plan import plan_scoring
+from dn2.scoring.score import score_shard
 from dn2.store.schemas import CALIBRATION, REPORT, SCORES
 from dn2.store.storage import Store
 from dn2.store.tables import read_table, writing
@@ -140,11 +141,12 @@ def test_shortage_of_calibration_scores_is_warned_of_in_record_and_page(store: S
 
 def test_decided_again_after_a_crash_the_report_is_the_same(store: Store, bank: dn2.BankVersion):
     batch = mixed(store)
+    plan = plan_scoring(batch, store, bank, ScoreConfig())
     parts = [
-        score_shard(shard, store, bank=bank, folder=scores_folder(batch, bank), number=number, config=ScoreConfig())
-        for number, shard in enumerate(batch.shards)
+        score_shard(shard, store, bank=bank, folder=plan.folder, number=number, config=ScoreConfig())
+        for number, shard in plan.shards
     ]
-    scored = gather(batch, bank, parts)
+    scored = plan.gather(parts)
     first = decide(scored, store, bank=bank)
     folder = Path(first.uri.removeprefix("file://"))
     whole = {path.name: path.read_bytes() for path in folder.iterdir()}

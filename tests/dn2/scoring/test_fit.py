@@ -10,27 +10,16 @@ import dn2
 from dn2.config import FitConfig
 from dn2.errors import BankError, ConfigError, RejectedError
 from dn2.neighbors.bank import Bank
-from dn2.store.schemas import CALIBRATION, REJECTS
+from dn2.store.schemas import REJECTS
 from dn2.store.storage import Store
 from dn2.store.tables import read_table
-from tests.dn2.scoring.synthetic import normal_vectors, write_shards
+from tests.dn2.neighbors.oracle import rows_of, vectors_of
+from tests.dn2.scoring.synthetic import calibration, modified, normal_vectors, write_shards
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "store")
-
-
-def calibration(store: Store, record: dn2.BankVersion) -> dict[str, float]:
-    """Return the calibration scores by image id."""
-    table = read_table(store, f"banks/{record.name}/versions/{record.version}.calibration.parquet", CALIBRATION)
-    return dict(zip(table["image_id"].to_pylist(), table["score"].to_pylist(), strict=True))
-
-
-def modified(folder: Path) -> dict[Path, int]:
-    """Return when each file was written; a lock is no result."""
-    files = (path for path in folder.rglob("*") if path.is_file() and ".locks" not in path.parts)
-    return {path: path.stat().st_mtime_ns for path in files}
 
 
 @pytest.mark.parametrize(("count", "attainable"), [(10, 1 / 11), (50, 1 / 51)])
@@ -122,8 +111,8 @@ def test_rejected_and_superseded_images_are_not_in_the_bank(store: Store):
     bank = Bank.open(store, record, memory_gb=1)
 
     expected = [row for row in range(40) if row not in {0, 3, 20, 39}]
-    assert bank.rows["uri"].to_pylist() == [f"file:///normal/{row}.png" for row in expected]
-    np.testing.assert_array_equal(bank.vectors, normal_vectors(40, seed=0)[expected])
+    assert rows_of(bank)["uri"].to_pylist() == [f"file:///normal/{row}.png" for row in expected]
+    np.testing.assert_array_equal(vectors_of(bank), normal_vectors(40, seed=0)[expected])
     assert (record.rows, record.calibration_rows, record.rejected) == (36, 36, 1)
 
 

@@ -18,6 +18,7 @@ from dn2.neighbors.bank import Bank
 from dn2.records import Embedded
 from dn2.store import layout, lock
 from dn2.store.storage import Store
+from tests.dn2.neighbors.oracle import vectors_of
 from tests.dn2.scoring.synthetic import normal_vectors, write_shards
 from tests.dn2.store.holders import go_on, heard, process
 
@@ -57,7 +58,7 @@ def check_whole(store: Store, version: str, seed: int, *, rows: int = 200) -> No
     """Everything a version names is there, and holds the vectors it was made from."""
     record = dn2.open_bank(store, "parts", version=version)
     bank = Bank.open(store, record, memory_gb=1)
-    np.testing.assert_array_equal(bank.vectors, normal_vectors(rows, seed=seed))
+    np.testing.assert_array_equal(vectors_of(bank), normal_vectors(rows, seed=seed))
     assert len(bank.calibration) == rows
     assert store.exists(layout.bank_probes("parts", version))
 

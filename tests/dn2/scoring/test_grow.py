@@ -18,7 +18,7 @@ from dn2.scoring.scores import mean_distance
 from dn2.store.schemas import CALIBRATION
 from dn2.store.storage import Store
 from dn2.store.tables import read_table
-from tests.dn2.neighbors.oracle import brute_force
+from tests.dn2.neighbors.oracle import brute_force, nearest_of, rows_of, vectors_of
 from tests.dn2.scoring.synthetic import normal_vectors, write_shards
 
 EXACT = FitConfig(index="exact", false_alarm_rate=0.1)
@@ -60,7 +60,7 @@ def test_added_images_are_neighbours_and_calibrate_as_if_trained_with_them(store
     assert calibration(store, record) == dict(zip(names, expected.tolist(), strict=True))
     assert record.threshold == np.sort(expected)[-6]
     queries = normal_vectors(20, seed=2)
-    found = Bank.open(store, record, memory_gb=1).search(queries, ["q"] * 20, ["q"] * 20, memory_mb=64)
+    found = nearest_of(Bank.open(store, record, memory_gb=1), queries, ["q"] * 20)
     np.testing.assert_array_equal(found.rows, brute_force(queries, both, 2)[0])
 
 
@@ -86,7 +86,7 @@ def test_a_fifth_of_the_added_images_is_held_out_where_the_trained_ones_were(sto
     bank = Bank.open(store, record, memory_gb=1)
     scores = calibration(store, record)
     for segment in bank.held:
-        expected = mean_distance(brute_force(np.array(segment.vectors), bank.vectors, 2)[1])
+        expected = mean_distance(brute_force(np.array(segment.vectors), vectors_of(bank), 2)[1])
         assert [scores[name] for name in segment.table["image_id"].to_pylist()] == expected.tolist()
 
 
@@ -125,7 +125,7 @@ def test_two_adds_at_once_lose_nothing(store: Store):
 
     record = open_bank(store, "parts")
     assert (record.rows, record.segment_count, record.calibration_rows) == (68, 5, 68)
-    names = set(Bank.open(store, record, memory_gb=1).rows["image_id"].to_pylist())
+    names = set(rows_of(Bank.open(store, record, memory_gb=1))["image_id"].to_pylist())
     assert {image_id(f"more{number}", row) for number in range(1, 5) for row in range(7)} <= names
 
 
@@ -141,7 +141,7 @@ def test_removed_images_are_neither_neighbours_nor_calibrate(store: Store):
     own = np.arange(38)[None]
     expected = mean_distance(brute_force(vectors[left], vectors[left], 2, own, own)[1])
     assert list(calibration(store, record).values()) == expected.tolist()
-    found = Bank.open(store, record, memory_gb=1).search(vectors, ["q"] * 40, ["q"] * 40, memory_mb=64)
+    found = nearest_of(Bank.open(store, record, memory_gb=1), vectors, ["q"] * 40)
     np.testing.assert_array_equal(found.rows, left[brute_force(vectors, vectors[left], 2)[0]])
 
 
@@ -192,7 +192,7 @@ def test_bank_of_centres_grows_by_images_and_keeps_its_centres(store: Store):
     growth = dn2.add(write_shards(store, normal_vectors(20, seed=1), name="more"), store, bank="parts")
 
     assert (growth.added, growth.held_out, growth.bank.rows) == (20, 0, before.rows + 20)
-    centre = Bank.open(store, before, memory_gb=1).rows["image_id"].to_pylist()[0]
+    centre = rows_of(Bank.open(store, before, memory_gb=1))["image_id"].to_pylist()[0]
     with pytest.raises(BankError, match="its first images are centres, which cannot be removed"):
         dn2.remove(store, [centre], bank="parts")
 
@@ -306,7 +306,7 @@ def test_image_that_cleaning_dropped_can_be_added(store: Store, config: FitConfi
     record = growth.bank
     assert record.rows == before.rows + growth.added
     assert len(calibration(store, record)) == record.calibration_rows
-    rows = Bank.open(store, record, memory_gb=1).rows["image_id"].to_pylist()
+    rows = rows_of(Bank.open(store, record, memory_gb=1))["image_id"].to_pylist()
     assert len(set(rows)) == len(rows)
     if config is EXACT:
         both = normal_vectors(100, seed=0)

@@ -14,6 +14,7 @@ from dn2.scoring.scores import mean_distance
 from dn2.store.schemas import BANK_ROWS, CALIBRATION, EMBEDDINGS
 from dn2.store.storage import Store
 from dn2.store.tables import read_table
+from tests.dn2.neighbors.oracle import nearest_of
 from tests.dn2.scoring.synthetic import normal_vectors, write_shards
 
 COUNT = 10_500
@@ -79,7 +80,7 @@ def test_fresh_normal_images_are_flagged_as_often_as_promised(store: Store, cali
 
     fresh = normal_vectors(5000, seed=1)
     names = [f"fresh{row}" for row in range(len(fresh))]
-    flagged = mean_distance(bank.search(fresh, names, names, memory_mb=64).distances) > np.float32(record.threshold)
+    flagged = mean_distance(nearest_of(bank, fresh, names).distances) > np.float32(record.threshold)
 
     spread = np.sqrt(rate * (1 - rate) * (1 / record.calibration_rows + 1 / len(fresh)))
     assert abs(flagged.mean() - rate) < 5 * spread
@@ -93,7 +94,7 @@ def test_small_banks_keep_their_promise_on_average(store: Store):
         record = dn2.fit(embedded, store, bank="parts")
         fresh = normal_vectors(2000, seed=1000 + seed)
         names = [f"fresh{row}" for row in range(len(fresh))]
-        found = Bank.open(store, record, memory_gb=1).search(fresh, names, names, memory_mb=64)
+        found = nearest_of(Bank.open(store, record, memory_gb=1), fresh, names)
         rates.append(float((mean_distance(found.distances) > np.float32(record.threshold)).mean()))
 
     assert 0.002 < np.mean(rates) < 0.01 + 3 * 0.01 / np.sqrt(len(rates))

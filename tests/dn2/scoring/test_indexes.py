@@ -13,12 +13,13 @@ from dn2.config import FitConfig, ScoreConfig
 from dn2.errors import BankError
 from dn2.neighbors.bank import Bank, prepared
 from dn2.neighbors.versions import read_version
-from dn2.scoring.score import bank_loads, score_shard, scores_folder, search_shard
+from dn2.scoring.plan import bank_loads, plan_scoring
+from dn2.scoring.score import score_shard, search_shard
 from dn2.scoring.scores import mean_distance, threshold_at
 from dn2.store.schemas import CALIBRATION, SCORES
 from dn2.store.storage import Store
 from dn2.store.tables import read_table
-from tests.dn2.neighbors.oracle import brute_force
+from tests.dn2.neighbors.oracle import brute_force, nearest_of, rows_of, vectors_of
 from tests.dn2.scoring.synthetic import normal_vectors, write_shards
 
 KINDS = {
@@ -39,7 +40,7 @@ def store(tmp_path: Path) -> Store:
 def found_by(store: Store, record: dn2.BankVersion, queries: np.ndarray, **how: float):
     names = [f"query{row}" for row in range(len(queries))]
     bank = Bank.open(store, record, memory_gb=how.get("memory_gb", 1))
-    return bank, bank.search(queries, names, names, memory_mb=64)
+    return bank, nearest_of(bank, queries, names)
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
@@ -55,10 +56,10 @@ def test_index_finds_what_brute_force_finds_among_its_rows(store: Store, kind: s
 
     bank, found = found_by(store, record, queries)
 
-    rows, distances = brute_force(prepared(queries, metric), np.array(bank.vectors), record.k)
+    rows, distances = brute_force(prepared(queries, metric), vectors_of(bank), record.k)
     np.testing.assert_array_equal(found.rows, rows)
     np.testing.assert_array_equal(found.distances, distances)
-    uris = bank.rows["uri"].to_pylist()
+    uris = rows_of(bank)["uri"].to_pylist()
     assert bank.described(found.rows[0])["uri"] == [uris[row] for row in rows[0]]
 
 
@@ -72,11 +73,11 @@ def test_calibration_scores_come_from_the_index_itself(store: Store, kind: str):
     bank = Bank.open(store, record, memory_gb=1)
     (held,) = bank.held
     ids, contents = (held.table[name].to_pylist() for name in ("image_id", "content_sha256"))
-    again = bank.search(held.vectors, ids, contents, memory_mb=64)
+    again = nearest_of(bank, held.vectors, ids, contents)
     assert table["image_id"].to_pylist() == ids
     np.testing.assert_array_equal(table["score"].to_numpy(), mean_distance(again.distances))
     assert record.threshold == threshold_at(table["score"].to_numpy(), 0.1)[0]
-    assert not set(ids) & set(bank.rows["image_id"].to_pylist()) or kind == "centroids"
+    assert not set(ids) & set(rows_of(bank)["image_id"].to_pylist()) or kind == "centroids"
 
 
 def test_ivf_visits_as_many_cells_as_the_recall_asks_for_and_tells_what_that_costs(store: Store):
@@ -103,8 +104,8 @@ def test_ivf_visits_as_many_cells_as_the_recall_asks_for_and_tells_what_that_cos
         assert 0 < fidelity.rank_correlation <= 1
         (held,) = bank.held
         ids = held.table["image_id"].to_pylist()
-        found = bank.search(held.vectors, ids, ids, memory_mb=64)
-        true = brute_force(np.array(held.vectors), np.array(bank.vectors), 2)[1]
+        found = nearest_of(bank, held.vectors, ids)
+        true = brute_force(np.array(held.vectors), vectors_of(bank), 2)[1]
         everywhere = (found.distances <= true[:, -1:]).mean()
         assert fidelity.recall == pytest.approx(everywhere, abs=0.05)
     assert records[1].fidelity.recall >= 0.98
@@ -123,7 +124,7 @@ def test_one_centre_is_the_mean(store: Store):
         np.arange(100), [int(uri.split("/")[-1][:-4]) for uri in bank.held[0].table["uri"].to_pylist()]
     )
     assert (record.k, record.rows, record.nlist, record.calibration) == (1, 1, 1, "held-out")
-    np.testing.assert_allclose(bank.vectors[0], vectors[in_bank].astype(np.float64).mean(0), rtol=2e-3)
+    np.testing.assert_allclose(vectors_of(bank)[0], vectors[in_bank].astype(np.float64).mean(0), rtol=2e-3)
     assert found.rows.tolist() == [[0]] * 5
 
 
@@ -138,9 +139,9 @@ def test_image_that_a_centre_stands_for_is_compared_with_it(store: Store):
     embedded = write_shards(store, normal_vectors(60, seed=0))
     record = dn2.fit(embedded, store, bank="parts", config=FitConfig(index="centroids", centroids=1))
     bank = Bank.open(store, record, memory_gb=1)
-    ids, contents = (bank.rows[name].to_pylist() for name in ("image_id", "content_sha256"))
+    ids, contents = (rows_of(bank)[name].to_pylist() for name in ("image_id", "content_sha256"))
 
-    assert bank.search(normal_vectors(1, seed=0), ids, contents, memory_mb=64).rows.tolist() == [[0]]
+    assert nearest_of(bank, normal_vectors(1, seed=0), ids, contents).rows.tolist() == [[0]]
 
 
 @pytest.mark.parametrize("kind", ["segments", "segments-of-cells"])
@@ -156,7 +157,7 @@ def test_bank_larger_than_memory_gives_the_same_scores(store: Store, kind: str):
 
     tables = []
     for name, config, tasks in (("whole", ScoreConfig(), ()), ("alone", small, ()), ("tasks", small, loads[1:])):
-        folder = f"{scores_folder(batch, record)}-{name}"
+        folder = f"{plan_scoring(batch, store, record, config).folder}-{name}"
         for load in tasks:
             for number, shard in enumerate(batch.shards):
                 how = {"bank": record, "folder": folder, "number": number, "config": config}

@@ -11,8 +11,7 @@ import dn2
 from dn2.config import FitConfig, ScoreConfig, ThresholdConfig
 from dn2.records import Embedded
 from dn2.store.storage import Store
-from tests.dn2.scoring.synthetic import normal_vectors, write_shards
-from tests.dn2.scoring.test_fit import modified
+from tests.dn2.scoring.synthetic import modified, normal_vectors, write_shards
 
 RULES = ({"false_alarm_rate": 0.2}, {"quantile": 0.5}, {"value": 2.5}, {"budget": 4})
 

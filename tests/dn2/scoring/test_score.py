@@ -15,8 +15,7 @@ from dn2.store.storage import Store
 from dn2.store.tables import read_table
 from tests.conftest import Bricks
 from tests.dn2.neighbors.oracle import brute_force
-from tests.dn2.scoring.synthetic import normal_vectors, write_shards
-from tests.dn2.scoring.test_fit import calibration, modified
+from tests.dn2.scoring.synthetic import calibration, modified, normal_vectors, write_shards
 
 CONFIG = FitConfig(false_alarm_rate=0.1)
 

@@ -10,7 +10,6 @@ from dn2.scoring.selection import (
     calibration_needed,
     images_needed,
     levels,
-    q_values,
     q_values_of_levels,
     shortage,
 )
@@ -23,6 +22,12 @@ rates = st.integers(1, 99).map(lambda number: number / 100)
 
 def counted(batch: list[int], rows: int) -> np.ndarray:
     return np.bincount(batch, minlength=rows + 2)
+
+
+def q_values(p_values: np.ndarray, rows: int) -> np.ndarray:
+    """The q-value of each image of a batch, as a report has it."""
+    mine = levels(p_values, rows)
+    return q_values_of_levels(np.bincount(mine, minlength=rows + 2))[mine]
 
 
 def by_hand(batch: list[int], rows: int, rate: float) -> int:
