@@ -9,9 +9,9 @@ import shutil
 import uuid
 from pathlib import Path
 
-from dn2.errors import ConfigError, Dn2Error, StoreError
+from dn2.errors import ConfigError, Dn2Error, SchemaError, StoreError
 from dn2.records import GroupReport, Report
-from dn2.reports.files import PAGE, SUMMARY
+from dn2.reports.files import PAGE, SUMMARY, are_parts
 from dn2.store.documents import GROUP_REPORT_SUMMARY, REPORT_SUMMARY, read_document
 from dn2.store.storage import Store
 
@@ -48,12 +48,9 @@ def _is_report(path: Path) -> bool:
     """Return True if a folder holds an exported report and nothing else."""
     try:
         document = json.loads((path / SUMMARY).read_bytes())
-        parts = set(document["parts"])
-        return document["schema"] in (REPORT_SUMMARY, GROUP_REPORT_SUMMARY) and {e.name for e in path.iterdir()} <= {
-            SUMMARY,
-            PAGE,
-            *parts,
-        }
+        known = {SUMMARY, PAGE, *document["parts"]}
+        is_one = document["schema"] in (REPORT_SUMMARY, GROUP_REPORT_SUMMARY) and are_parts(document["parts"])
+        return is_one and {entry.name for entry in path.iterdir()} <= known
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -74,6 +71,11 @@ def export(report: Report | GroupReport, store: str | os.PathLike[str] | Store, 
     folder = report.uri.removeprefix(f"{store.uri}/")
     kind = GROUP_REPORT_SUMMARY if isinstance(report, GroupReport) else REPORT_SUMMARY
     parts = read_document(store, f"{folder}/{SUMMARY}", kind, ["parts"])["parts"]
+    if not are_parts(parts):
+        raise SchemaError(
+            f"{report.uri}/{SUMMARY}: got parts = {parts!r:.200}, expected the names of the report's Parquet files; "
+            f"remove that file: the report is made again"
+        )
     staged = path.parent / f".{path.name}-{uuid.uuid4().hex}"
     try:
         staged.mkdir(parents=True)

@@ -35,7 +35,9 @@ KINDS = ["manifest", "pointer", "version", "version of groups", "report", "repor
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe\x00", b'{"schema": "dn2.'], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_damaged_file_is_named_where_it_belongs_and_the_rest_is_told(made_full: Full, full: Path, kind: str, content: bytes):
+def test_damaged_file_is_named_where_it_belongs_and_the_rest_is_told(
+    made_full: Full, full: Path, kind: str, content: bytes
+):
     path = damaged(made_full, kind)
     (full / path).write_bytes(content)
     found = dn2.show(full)
@@ -64,7 +66,9 @@ def test_pointer_at_a_version_that_was_deleted_is_named(made_full: Full, full: P
     version = full / "banks" / "parts" / "versions" / f"{made_full.second.version}.json"
     version.unlink()
     bank = dn2.show(full).banks[1]
-    assert bank.error == (f"bank 'parts': it points at version {made_full.second.version}, but file://{version} is missing")
+    assert bank.error == (
+        f"bank 'parts': it points at version {made_full.second.version}, but file://{version} is missing"
+    )
     assert [(one.version, one.current) for one in bank.versions] == [(made_full.first.version, False)]
 
 
