@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dn2.config import Name
+from dn2.layout import ScorePart, ScoresFolder, ShardPath, Version
+
 
 @dataclass(frozen=True, slots=True)
 class ScoredShard:
@@ -16,8 +19,8 @@ class ScoredShard:
         rejected: images that could not be read.
     """
 
-    path: str
-    shard: str
+    path: ScorePart
+    shard: ShardPath
     scored: int
     rejected: int
 
@@ -35,9 +38,9 @@ class Scored:
     """
 
     source: str
-    bank: str
-    version: str
-    folder: str
+    bank: Name
+    version: Version
+    folder: ScoresFolder
     parts: tuple[ScoredShard, ...]
 
     @property
@@ -122,8 +125,8 @@ class Report:
     """
 
     uri: str
-    bank: str
-    version: str
+    bank: Name
+    version: Version
     source: str
     images: int
     scored: int
@@ -198,8 +201,8 @@ class GroupReport:
     """
 
     uri: str
-    bank: str
-    version: str
+    bank: Name
+    version: Version
     source: str
     groups: int
     scored: int

@@ -7,15 +7,24 @@ import json
 import os
 import shutil
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
-from dn2.errors import ConfigError, Dn2Error, SchemaError, StoreError
+from dn2.errors import ConfigError, Dn2Error, StoreError
 from dn2.records import GroupReport, Report
-from dn2.reports.files import PAGE, SUMMARY, are_parts
-from dn2.store.documents import GROUP_REPORT_SUMMARY, REPORT_SUMMARY, read_document
+from dn2.reports.files import PAGE, SUMMARY
+from dn2.store import layout
+from dn2.store.documents import GROUP_REPORT_SUMMARY, REPORT_SUMMARY, as_record, read_document
 from dn2.store.storage import Store
 
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux's renameat2
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a summary says of the report's Parquet files."""
+
+    parts: tuple[layout.ReportPart, ...]
 
 
 def check_target(target: str | os.PathLike[str], store: str | os.PathLike[str] | Store) -> Path:
@@ -48,8 +57,8 @@ def _is_report(path: Path) -> bool:
     """Return True if a folder holds an exported report and nothing else."""
     try:
         document = json.loads((path / SUMMARY).read_bytes())
-        known = {SUMMARY, PAGE, *document["parts"]}
-        is_one = document["schema"] in (REPORT_SUMMARY, GROUP_REPORT_SUMMARY) and are_parts(document["parts"])
+        known = {SUMMARY, PAGE, *map(layout.check_report_part, document["parts"])}
+        is_one = document["schema"] in (REPORT_SUMMARY, GROUP_REPORT_SUMMARY)
         return is_one and {entry.name for entry in path.iterdir()} <= known
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -69,13 +78,12 @@ def export(report: Report | GroupReport, store: str | os.PathLike[str] | Store, 
     store = Store.open(store)
     path = check_target(target, store)
     folder = report.uri.removeprefix(f"{store.uri}/")
+    if layout.report.parse(folder) is None:
+        raise ConfigError(f"report: got {report.uri}, expected one in store {store.uri}")
     kind = GROUP_REPORT_SUMMARY if isinstance(report, GroupReport) else REPORT_SUMMARY
-    parts = read_document(store, f"{folder}/{SUMMARY}", kind, ["parts"])["parts"]
-    if not are_parts(parts):
-        raise SchemaError(
-            f"{report.uri}/{SUMMARY}: got parts = {parts!r:.200}, expected the names of the report's Parquet files; "
-            f"remove that file: the report is made again"
-        )
+    summary = f"{folder}/{SUMMARY}"
+    document = read_document(store, summary, kind, ["parts"])
+    parts = as_record(_Parts, document, store.uri_of(summary)).parts
     staged = path.parent / f".{path.name}-{uuid.uuid4().hex}"
     try:
         staged.mkdir(parents=True)

@@ -22,7 +22,7 @@ from dn2.neighbors.lay_out import gathered, lay_out
 from dn2.neighbors.products import Rows
 from dn2.neighbors.segments import keys, keys_of, write_segment
 from dn2.neighbors.versions import check_kind, grown_from, make_current, open_bank, pointed_at, publish
-from dn2.records import BankVersion, Cleaning, Embedded
+from dn2.records import BankFiles, BankVersion, Cleaning, Embedded
 from dn2.scoring.calibrating import CalibrationImages
 from dn2.scoring.calibration import LEAVE_ONE_OUT_ROWS, held_out_rows, trusted
 from dn2.scoring.cleaning import kept_rows
@@ -155,8 +155,8 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
             store, name, vectors, bank_rows, choice, name=base, segment_rows=limit, tiles=tiles, footer=parts
         )
         held = _hold_out(store, name, f"{base}-held", embedded, rows, split, parts)
-        document: dict[str, Any] = {"segments": segments, "held": held}
-        bank = Bank(record, store, document, memory_gb=config.bank_memory_gb)
+        files = BankFiles(tuple(segments), tuple(held), config=config.model_dump(mode="json"))
+        bank = Bank(record, store, files, memory_gb=config.bank_memory_gb)
         record = replace(record, segment_count=len(segments), rows=sum(segment.count for segment in bank.segments))
         bank.record = record
         images_in = CalibrationImages(bank, set(keep_rows(rows, split.calibrates)["image_id"].to_pylist()))
@@ -165,7 +165,7 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
     normal = trusted(scores, record.contamination)
     record = with_calibration(record, store, keep_rows(images_in.table, normal), scores[normal])
     store.write(layout.bank_probes(name, version), store.read(layout.probes(embedded.embedder)))
-    publish(store, record, **document, config=config.model_dump(mode="json"))
+    publish(store, record, files)
     return record
 
 

@@ -17,8 +17,8 @@ from dn2.features.probes import check_bank
 from dn2.neighbors.bank import Bank, prepared
 from dn2.neighbors.build import divide, usual_nlist
 from dn2.neighbors.segments import keys, keys_of, write_segment
-from dn2.neighbors.versions import current_version, make_current, open_bank, publish, read_version
-from dn2.records import BankVersion, Embedded, Growth
+from dn2.neighbors.versions import current_version, make_current, publish, read_version
+from dn2.records import BankFiles, BankVersion, Embedded, Growth
 from dn2.scoring.calibrating import CalibrationImages
 from dn2.scoring.calibration import held_out_rows
 from dn2.scoring.fidelity import fidelity
@@ -39,19 +39,19 @@ class _Before:
     """A bank as it is.
 
     Attributes:
-        document: what its version file says.
+        files: what it is made of.
         bank: opened.
         calibrates: ids of the images whose scores calibrate it.
     """
 
-    document: dict[str, Any]
+    files: BankFiles
     bank: Bank
     calibrates: frozenset[str]
 
     @property
     def removed(self) -> frozenset[str]:
         """Ids of the images that were taken out."""
-        return frozenset(self.document.get("removed_ids", ()))
+        return frozenset(self.files.removed_ids)
 
 
 def add(
@@ -131,24 +131,24 @@ def remove(
             )
         gone = before.removed | (wanted & living)
         changed = fingerprint([record.version, "remove", sorted(wanted)])
-        document = {**before.document, "removed_ids": sorted(gone)}
+        files = replace(before.files, removed_ids=tuple(sorted(gone)))
         rows = record.rows - record.tiles * len(wanted & living)
         found = replace(record, version=changed, rows=rows, removed=len(gone))
-        made = _publish(store, found, document, before, calibrates, config)
+        made = _publish(store, found, files, before, calibrates, config)
     return Growth(made, removed=len(wanted))
 
 
 def _before(store: Store, name: str, config: AddConfig) -> _Before:
     version = current_version(store, name)
-    document = read_version(store, name, version)
-    if "held" not in document:
+    record, files = read_version(store, name, version, BankVersion)
+    if files.held is None:
         raise BankError(
             f"bank {name!r}: got version {version} of an older dn2, expected one that keeps its calibration images; "
             f"train the bank again"
         )
-    bank = Bank(open_bank(store, name, version=version), store, document, memory_gb=config.bank_memory_gb)
+    bank = Bank(record, store, files, memory_gb=config.bank_memory_gb)
     rows = read_table(store, layout.bank_calibration(name, version), CALIBRATION, ["image_id"])
-    return _Before(document, bank, frozenset(rows["image_id"].to_pylist()))
+    return _Before(files, bank, frozenset(rows["image_id"].to_pylist()))
 
 
 def _living(before: _Before) -> frozenset[str]:
@@ -187,23 +187,25 @@ def _added(embedded: Embedded, store: Store, before: _Before, config: AddConfig)
         held[np.flatnonzero(new)[fifth]] = True
     added = new & ~held
     base = fingerprint([described(embedded), record.version])
-    document = dict(before.document)
-    for kind, mask, ending in (("segments", added, "added"), ("held", held, "held")):
-        if mask.any():
-            name = f"{base}-{ending}"
-            _write(embedded, store, record, name, rows, mask, divided=kind == "segments" and record.index == "ivf")
-            document[kind] = [*document[kind], name]
-    document["removed_ids"] = sorted(before.removed - set(names[returned]))
+    segments, held_apart = before.files.segments, before.files.held or ()
+    if added.any():
+        segments = (*segments, f"{base}-added")
+        _write(embedded, store, record, segments[-1], rows, added, divided=record.index == "ivf")
+    if held.any():
+        held_apart = (*held_apart, f"{base}-held")
+        _write(embedded, store, record, held_apart[-1], rows, held, divided=False)
+    removed = tuple(sorted(before.removed - set(names[returned])))
+    files = replace(before.files, segments=segments, held=held_apart, removed_ids=removed)
     found = replace(
         record,
         version=fingerprint([record.version, "add", base]),
         rows=record.rows + record.tiles * int(added.sum() + returned.sum()),
-        segment_count=len(document["segments"]),
-        removed=len(document["removed_ids"]),
+        segment_count=len(segments),
+        removed=len(removed),
     )
     leave_one_out = record.calibration == "leave-one-out"
     calibrating = held | ((added | returned) if leave_one_out else np.zeros(len(new), bool))
-    made = _publish(store, found, document, before, before.calibrates | set(names[calibrating]), config)
+    made = _publish(store, found, files, before, before.calibrates | set(names[calibrating]), config)
     return replace(growth, bank=made, added=int(added.sum()) + int(returned.sum()), held_out=int(held.sum()))
 
 
@@ -260,13 +262,13 @@ def _write(
 def _publish(
     store: Store,
     record: BankVersion,
-    document: dict[str, Any],
+    files: BankFiles,
     before: _Before,
     calibrates: frozenset[str],
     config: AddConfig,
 ) -> BankVersion:
     """Calibrate the changed bank, and make it the current version."""
-    bank = Bank(record, store, document, memory_gb=config.bank_memory_gb)
+    bank = Bank(record, store, files, memory_gb=config.bank_memory_gb)
     images = CalibrationImages(bank, calibrates)
     if record.index == "ivf" and record.fidelity is not None:
         drawn, memory = images.sample(COMPARED), config.search_memory_mb
@@ -277,7 +279,6 @@ def _publish(
     parent = before.bank.record
     probes = store.read(layout.bank_probes(parent.name, parent.version))
     store.write(layout.bank_probes(record.name, record.version), probes)
-    more = {name: document.get(name, []) for name in ("held", "removed_ids")}
-    publish(store, record, segments=document["segments"], config=document["config"], grown=True, **more)
+    publish(store, record, replace(files, grown=True))
     make_current(store, record)
     return record

@@ -11,7 +11,7 @@ import pytest
 import dn2
 from dn2.reports.export import check_target
 from tests.conftest import Bricks
-from tests.dn2.reports.conftest import Batch, scored
+from tests.dn2.reports.batches import Batch, scored
 
 KILLED_HALF_WAY = """
 import os, signal, sys
@@ -177,7 +177,7 @@ def test_forged_names_of_parts_overwrite_nothing(batch: Batch, tmp_path: Path, n
     name = str(outside) if name == "{outside}" else name
     summary = json.loads((batch.folder / "summary.json").read_bytes())
     (batch.folder / "summary.json").write_text(json.dumps({**summary, "parts": [*summary["parts"], name]}))
-    with pytest.raises(dn2.SchemaError, match=r"summary.json: got parts.* = .*, expected the names of"):
+    with pytest.raises(dn2.SchemaError, match=r"summary.json: .*got .*"):
         dn2.export(batch.report, batch.store, tmp_path / "out" / "report")
     assert outside.read_text() == "precious"
     assert not [*(tmp_path / "out").glob("*")]

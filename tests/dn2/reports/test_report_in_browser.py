@@ -4,61 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 import dn2
-from tests.conftest import Bricks, need
+from tests.conftest import Bricks
+from tests.dn2.reports.browsing import see
 
 pytestmark = pytest.mark.browser
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
 HOSTILE = ("<script>alert(1)</script>.png", 'quote" onerror="alert(1).png', "a&amp;b{{ 7*7 }}.png")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    need(chromium is not None, "Debian's package chromium")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
-        yield opened
-        opened.close()
 
 
 def score(bricks: Bricks, batch: Path, **settings: int) -> dn2.Report:
     embedded = dn2.embed(dn2.ingest(batch, bricks.store), bricks.store, bank=bricks.bank)
     return dn2.score(embedded, bricks.store, bank=bricks.bank, config=dn2.ScoreConfig(**settings))
-
-
-def see(browser: Browser, report: dn2.Report | dn2.Cleaning) -> dict[str, object]:
-    """Open a page and return what is on the page, and all that went wrong."""
-    page = browser.new_page()
-    troubles: list[str] = []
-    requests: list[str] = []
-    page.on("console", lambda message: troubles.append(message.text))
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
-    page.on("request", lambda request: requests.append(request.url.partition(":")[0]))
-    page.goto(report.html)
-    widths = page.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
-    seen = {
-        "troubles": troubles,
-        "schemes": set(requests),
-        "widths": widths,
-        "counts": [int(count) for count in page.locator(".counts b").all_inner_texts()[:4] if count.isdigit()],
-        "text": page.locator("body").inner_text(),
-        "scripts": page.locator("script").count(),
-        "bars": page.locator("figure svg path").count(),
-        "cards": page.locator(".card").count(),
-    }
-    page.close()
-    return seen
 
 
 def test_page_shows_every_picture_and_asks_nobody_for_anything(browser: Browser, own_bricks: Bricks):
