@@ -75,9 +75,6 @@ def test_old_version_stays_as_it_was_and_can_be_used_again(store: Store):
     again = dn2.add(write_shards(store, normal_vectors(5, seed=3), name="other"), store, bank="parts")
     parent = read_version(store, "parts", again.bank.version, dn2.BankVersion)[1].parent
     assert (again.bank.rows, parent) == (45, before.version)
-        45,
-        before.version,
-    )
 
 
 def test_a_fifth_of_the_added_images_is_held_out_where_the_trained_ones_were(store: Store):
