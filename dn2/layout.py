@@ -104,11 +104,11 @@ bank_pointer = Form("banks/<name>/current.json")  # names a bank's current versi
 part = Form("part-<number>.parquet")  # in a folder of scores or of a report
 scores = Form("scores/<name>/<fingerprint>")  # the folder of a batch's scores, of which reports are made
 score_part = Form(f"{scores.text}/{part.text}")
-found = Form(f"{scores.text}/found-<first>-<behind>/{part.text}")  # neighbours in some segments
+found = Form(f"{scores.text}/found-<first>-<behind>/{part.text}")  # neighbours in some segments of a bank
 reports = Form("reports/<name>")  # a folder
 report = Form("reports/<name>/<fingerprint>")  # a folder
 _report_file = Form(f"{report.text}/<file of a report>")
-_report_part = Form(f"{report.text}/{part.text}")
+report_part = Form(f"{report.text}/{part.text}")
 lock = Form(".locks/<locked>")
 watermark = Form("watermarks/<name>/<dataset>/<part>-<version>.json")  # this version has scored this manifest part
 watermarks = Form("watermarks/<name>/<dataset>")  # a folder
@@ -153,7 +153,7 @@ _REMOVABLE = (
     score_part,
     found,
     _report_file,
-    _report_part,
+    report_part,
     temporary,
 )
 

@@ -87,9 +87,11 @@ def _settings_in(store: Store, paths: set[str], parts: set[str]) -> list[tuple[s
     known: dict[tuple[str, int], None] = {}
     told = [(one, path) for path in paths if (one := layout.embeddings.parse(path)) and one["part"] in parts]
     for one, path in sorted(told, key=lambda pair: (pair[0]["start"] - pair[0]["stop"], pair[1])):  # the largest first
-        *place, start, stop, _ = one.values()
+        embedder, dataset, part, start, stop, _ = one.values()
         if any(
-            start % size == 0 and stop - start <= size and shard_path(*place, start, stop, settings) == path
+            start % size == 0
+            and stop - start <= size
+            and shard_path(embedder, dataset, part, start, stop, settings) == path
             for settings, size in known
         ):
             continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -42,10 +41,12 @@ class Place:
 
     Attributes:
         around: folder in which all lies.
-        records: what is read again and again.
+        inbox: a watched prefix.
+        normal, batch, more, cleaning: what is embedded and cleaned there already.
     """
 
     around: Path
+    inbox: Path
     normal: dn2.Embedded
     batch: dn2.Embedded
     more: dn2.Embedded
@@ -88,8 +89,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     store = old_store.unpack(around / "below")
     (around / "x").write_text("precious")
     (around / "below" / "x").write_text("precious")
-    (around / "inbox" / "one").mkdir(parents=True)
-    (around / "inbox" / "one" / "a.png").write_bytes(b"no picture")
+    inbox = tmp_path_factory.mktemp("inbox")
+    (inbox / "one").mkdir()
+    (inbox / "one" / "a.png").write_bytes(b"no picture")
     normal = dn2.embed(dn2.ingest(old_store.NORMAL, store, dataset="good", pattern=old_store.PATTERN), store)
     today = dn2.ingest(old_store.TODAY, store, dataset="today", pattern=old_store.PATTERN)
     batch = dn2.embed(today, store)
@@ -97,10 +99,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     cleaning = dn2.clean(normal, store, config=dn2.CleanConfig(rule="auto", contamination=0.1))
     bank = dn2.open_bank(store, "parts")
     mark(today, store, bank=bank, parts=today.parts, report=None)
-    seen = look(around / "inbox", store, bank="parts", settle_s=0)
+    seen = look(inbox, store, bank="parts", settle_s=0)
     remember(seen, store)
     mark_scored("0" * 32, store, uri=seen.drops[0].uri, report=None)
-    yield Place(around, normal, batch, more, cleaning)
+    yield Place(around, inbox, normal, batch, more, cleaning)
     old_store.remove_pictures()
 
 
@@ -161,14 +163,13 @@ def copied(place: Place) -> None:
 
 
 def drops(place: Place) -> None:
-    look(place.around / "inbox", place.store, bank="parts", settle_s=0)
+    look(place.inbox, place.store, bank="parts", settle_s=0)
 
 
-def version(place: Place, bank: str) -> None:
-    folder = place.store / "banks" / bank / "versions"
-    for path in folder.glob("*.json"):
-        open_version(Store.open(place.store), bank, path.stem)
-        dn2.use_version(place.store, bank, path.stem)
+def version(place: Place, kind: str) -> None:
+    name, bank = place.path(kind).stem, place.path(kind).parent.parent.name
+    open_version(Store.open(place.store), bank, name)
+    dn2.use_version(place.store, bank, name)
 
 
 def house(place: Place) -> None:
@@ -183,10 +184,10 @@ def house(place: Place) -> None:
 Reader = Callable[[Place], object]
 QUICK: dict[str, list[Reader]] = {  # read every text, with every hostile value in its place
     "pointer": [lambda it: dn2.open_bank(it.store, "parts")],
-    "version": [lambda it: version(it, "parts")],
-    "grown version": [lambda it: version(it, "parts")],
-    "cleaned version": [lambda it: version(it, "clean")],
-    "version of groups": [lambda it: version(it, "lots")],
+    "version": [lambda it: version(it, "version")],
+    "grown version": [lambda it: version(it, "grown version")],
+    "cleaned version": [lambda it: version(it, "cleaned version")],
+    "version of groups": [lambda it: version(it, "version of groups")],
     "report": [lambda it: find_report(it.path("report")), lambda it: exported(it, dn2.Report), copied],
     "report of groups": [lambda it: exported(it, dn2.GroupReport)],
     "cleaning": [lambda it: dn2.clean(it.normal, it.store, config=dn2.CleanConfig(rule="auto", contamination=0.1))],
@@ -195,7 +196,7 @@ QUICK: dict[str, list[Reader]] = {  # read every text, with every hostile value 
     "watch": [drops],
 }
 SLOW: dict[str, list[Reader]] = {  # read every text, with one of the hostile values in its place
-    **dict.fromkeys(QUICK, [house]),
+    **{kind: [house] for kind in QUICK},
     "pointer": [house, score, lambda it: dn2.fit(it.normal, it.store, bank="parts")],
     "version": [house, score, lambda it: dn2.fit(it.normal, it.store, bank="parts")],
     "grown version": [house, score, lambda it: dn2.add(it.more, it.store, bank="parts")],
@@ -209,9 +210,9 @@ SLOW: dict[str, list[Reader]] = {  # read every text, with one of the hostile va
 @pytest.mark.parametrize("kind", QUICK)
 def test_forged_text_leads_nowhere(kind: str, made: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Each text of a document is replaced by hostile ones, and all that reads it is run."""
-    global _watched  # noqa: PLW0603
+    global _watched
     shutil.copytree(made.around, tmp_path / "around")
-    place = Place(tmp_path / "around", made.normal, made.batch, made.more, made.cleaning)
+    place = Place(tmp_path / "around", made.inbox, made.normal, made.batch, made.more, made.cleaning)
     asked: list[str] = []
     full, url_to_fs = Store._full, fsspec.core.url_to_fs
     monkeypatch.setattr(Store, "_full", lambda self, path: asked.append(path) or full(self, path))
@@ -222,7 +223,10 @@ def test_forged_text_leads_nowhere(kind: str, made: Place, tmp_path: Path, monke
     refused = run = 0
     for number, leaf in enumerate(leaves(document)):
         for turn, value in enumerate(HOSTILE):
-            for read in [*QUICK[kind], *(SLOW[kind] if (number + turn) % len(HOSTILE) == 0 else [])]:
+            chosen = (number + turn) % len(HOSTILE) == 0
+            if not chosen and leaf[0] in ("config", "worst"):  # only copied and shown
+                continue
+            for read in [*QUICK[kind], *(SLOW[kind] if chosen else [])]:
                 path.write_text(json.dumps(forged(document, leaf, value)))
                 asked.clear()
                 _watched = []
@@ -238,8 +242,12 @@ def test_forged_text_leads_nowhere(kind: str, made: Place, tmp_path: Path, monke
                 assert [one for one in asked if {"..", "."} & set(one.split("/")) or one[:1] == "/"] == [], where
                 assert [one for one in heard if one.startswith("socket")] == [], where
                 assert files(place.around, place.store, place.out) == around, where
-                for name in whole.keys() - files(place.store).keys():  # the readers that score anew remove these first
+                for name in whole:  # the readers that score anew remove these first
+                    if Path(name).exists():
+                        continue
                     Path(name).parent.mkdir(parents=True, exist_ok=True)
                     Path(name).write_bytes(whole[name])
-    assert 0 < refused < run or kind in ("watermark", "drop")
-    assert os.environ.get("AWS_ACCESS_KEY_ID") is None or run
+    assert run
+    assert (refused > 0) == (
+        kind not in ("cleaning", "watermark", "drop")
+    )  # of these, names of files are read, no texts
