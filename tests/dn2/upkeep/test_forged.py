@@ -76,10 +76,8 @@ class Place:
         }
         if kind in places:
             return self.store / places[kind]
-        (found, *_) = sorted(
-            self.store.glob({"watermark": "watermarks/*/*/*", "drop": "drops/*", "watch": "watches/*"}[kind])
-        )
-        return found
+        folder = {"watermark": "watermarks/*/*/*", "drop": "drops/*", "watch": "watches/*"}[kind]
+        return max(self.store.glob(folder), key=lambda path: path.stat().st_mtime)  # the one that was written here
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +180,7 @@ def house(place: Place) -> None:
 
 
 Reader = Callable[[Place], object]
-QUICK: dict[str, list[Reader]] = {  # read every text, with every hostile value in its place
+QUICK: dict[str, list[Reader]] = {  # read every text, with three of the hostile values in its place
     "pointer": [lambda it: dn2.open_bank(it.store, "parts")],
     "version": [lambda it: version(it, "version")],
     "grown version": [lambda it: version(it, "grown version")],
@@ -211,7 +209,7 @@ SLOW: dict[str, list[Reader]] = {  # read every text, with one of the hostile va
 def test_forged_text_leads_nowhere(kind: str, made: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Each text of a document is replaced by hostile ones, and all that reads it is run."""
     global _watched
-    shutil.copytree(made.around, tmp_path / "around")
+    shutil.copytree(made.around, tmp_path / "around")  # with the times of all files
     place = Place(tmp_path / "around", made.inbox, made.normal, made.batch, made.more, made.cleaning)
     asked: list[str] = []
     full, url_to_fs = Store._full, fsspec.core.url_to_fs
@@ -224,7 +222,9 @@ def test_forged_text_leads_nowhere(kind: str, made: Place, tmp_path: Path, monke
     for number, leaf in enumerate(leaves(document)):
         for turn, value in enumerate(HOSTILE):
             chosen = (number + turn) % len(HOSTILE) == 0
-            if not chosen and leaf[0] in ("config", "worst"):  # only copied and shown
+            if not chosen and (
+                (number + turn) % 3 or leaf[0] in ("config", "worst")
+            ):  # these are only copied and shown
                 continue
             for read in [*QUICK[kind], *(SLOW[kind] if chosen else [])]:
                 path.write_text(json.dumps(forged(document, leaf, value)))
