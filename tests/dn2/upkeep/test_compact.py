@@ -259,7 +259,11 @@ def test_foreign_folders_are_passed_over_and_damaged_datasets_come_last(
     ]
 
 
-@pytest.mark.parametrize("broken", [{"replaces": "x"}, {"replaces": []}, {}, {"replaces": [1]}], ids=str)
+@pytest.mark.parametrize(
+    "broken",
+    [{"replaces": "x"}, {"replaces": []}, {}, {"replaces": [1]}, {"replaces": ["../../x"]}, {"replaces": ["/etc/x"]}],
+    ids=str,
+)
 def test_merged_part_that_does_not_say_what_it_stands_for_is_refused(nights: Nights, broken: dict[str, object]):
     store = Store.open(nights.store)
     with writing(store, layout.manifest("inbox", f"000009-{'a' * 16}-all"), MANIFEST, broken):

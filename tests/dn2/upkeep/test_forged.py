@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import dn2
@@ -251,3 +253,27 @@ def test_forged_text_leads_nowhere(kind: str, made: Place, tmp_path: Path, monke
     assert (refused > 0) == (
         kind not in ("cleaning", "watermark", "drop")
     )  # of these, names of files are read, no texts
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+@pytest.mark.parametrize(("bank", "column"), [("parts", "shard"), ("lots", "example_shards")])
+def test_forged_shard_in_the_rows_of_a_bank_is_refused(
+    made: Place, tmp_path: Path, bank: str, column: str, hostile: str
+):
+    """Beside it the page would look for thumbnails, and by it prune knows what is needed."""
+    shutil.copytree(made.store, tmp_path / "below" / "store")
+    place = Place(tmp_path, made.inbox, made.normal, made.batch, made.more, made.cleaning)
+    for path in (place.store / "banks" / bank / "segments").glob("*.parquet"):
+        table = pq.read_table(path)
+        values = [hostile if column == "shard" else [hostile] * len(row["example_ids"]) for row in table.to_pylist()]
+        at, field = table.schema.get_field_index(column), table.schema.field(column)
+        pq.write_table(table.set_column(at, field, pa.array(values, field.type)), path)
+    for read in (score_groups if bank == "lots" else score, house_in_need):
+        with pytest.raises(dn2.SchemaError, match=r"rows of a bank: got .*, expected embeddings/<embedder>/"):
+            read(place)
+
+
+def house_in_need(place: Place) -> None:
+    """Look for shards that are needed: all are old, and of no manifest part."""
+    shutil.rmtree(place.store / "manifests")
+    dn2.prune(place.store, now=4e9, yes=True)
