@@ -182,7 +182,8 @@ def show_report(report: AnyReport, store: str, tell: TellConfig) -> None:
     address = served(f"{report.uri}/{PICTURE}", store, base)
     if address and picture:
         create_image_artifact(address, key=_key("histogram", report.bank), description="Scores and threshold")
-    if report.worst:
+    worst_first: Sequence[WorstImage | WorstGroup] = report.worst[:_ROWS]
+    if worst_first:
         create_table_artifact(
             [
                 {
@@ -194,7 +195,7 @@ def show_report(report: AnyReport, store: str, tell: TellConfig) -> None:
                     "anomalous": "yes" if worst.is_anomaly else "no",
                     "selected": "yes" if worst.selected else "no",
                 }
-                for rank, worst in enumerate(report.worst[:_ROWS], start=1)
+                for rank, worst in enumerate(worst_first, start=1)
             ],
             key=_key("worst", report.bank),
             description=f"The worst {report.of} of {text(report.source)}; all rows: {page(report.html, store, base)}",

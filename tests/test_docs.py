@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 from pathlib import Path
 
@@ -132,7 +131,7 @@ def test_every_schema_of_the_store_is_in_the_reference():
 def test_files_of_schemas_lie_where_the_layout_says():
     """Below one of the store's paths, which are compared with the layout elsewhere."""
     listed = names_in(first_cells(text_of("docs/store.md"), "path"))
-    places = [path.replace("<segment>", "banks/<name>/segments/<fingerprint>") for path in listed]
+    places = [re.sub("^<segment>", layout.bank_segment.text, path) for path in listed]
     assert [one.name for one in SCHEMAS if not any(one.path.startswith(place) for place in places)] == []
 
 
@@ -170,30 +169,12 @@ def test_reference_names_the_options_of_every_command():
     assert listed == real
 
 
-class Placeholder(str):
-    """Text that stands for any value, also for a number that is written with leading zeros."""
-
-    __slots__ = ()
-
-    def __format__(self, spec: str) -> str:
-        return str(self)
-
-
 def test_store_page_names_every_path_of_the_layout():
-    """Each function of `dn2.store.layout` is called with its parameters' names as placeholders."""
+    """Each kind of path, and what is appended to that of a segment; a name that is no path is listed nowhere."""
     listed = set(names_in(first_cells(text_of("docs/store.md"), "path")))
-    nouns = {
-        "bank_name": "<name>",
-        "embedding_shard": "embeddings/<embedder>/<shard>.parquet",
-        "scores_folder": "scores/<name>/<fingerprint>",
-        "number": "NNNNN",
-    }
-    made = set()
-    for name, function in inspect.getmembers(layout, inspect.isfunction):
-        path = function(*(Placeholder(nouns.get(one, f"<{one}>")) for one in inspect.signature(function).parameters))
-        if name != "manifests":  # the folder of `manifest`
-            made.add(path)
-    assert listed == made | {".tmp/"}
+    forms = {name: form.text for name, form in vars(layout).items() if isinstance(form, layout.Form)}
+    beside = {layout.bank_cells("<segment>"), layout.segment_cells("<segment>")}
+    assert listed == {text for name, text in forms.items() if name != "part" and name[0] != "_"} | beside
 
 
 def literals() -> str:

@@ -12,11 +12,10 @@ from dn2.config import EmbedConfig
 from dn2.errors import ConfigError, EmbedderError, WeightsError
 from dn2.features.backbones import is_known
 from dn2.features.engines import devices_of
-from dn2.features.shards import plan_shards, shard_name
+from dn2.features.shards import plan_shards, shard_path
 from dn2.features.worker import Worker, embedder_for
 from dn2.progress import advance
 from dn2.records import AnyBank, Dataset, Embedded, EmbeddedShard, EmbedderName, Shard
-from dn2.store import layout
 from dn2.store.files import locate
 from dn2.store.schemas import EMBEDDINGS
 from dn2.store.storage import Store
@@ -140,7 +139,7 @@ def embed_shards(
     """
     store = Store.open(store)
     identity = embedder_id(config)
-    paths = {shard: layout.embeddings(identity, _shard_name(shard, config)) for shard in shards}
+    paths = {shard: _shard_path(identity, shard, config) for shard in shards}
     missing = [shard for shard in shards if not store.exists(paths[shard])]
     advance("embed", sum(shard.images for shard in shards if shard not in missing), total=total)
     if missing:
@@ -208,8 +207,8 @@ class _Queue:
             self._shards = iter(())
 
 
-def _shard_name(shard: Shard, config: EmbedConfig) -> str:
-    return shard_name(shard.dataset, shard.part, shard.start, shard.stop, config.shard_fingerprint())
+def _shard_path(embedder: str, shard: Shard, config: EmbedConfig) -> str:
+    return shard_path(embedder, shard.dataset, shard.part, shard.start, shard.stop, config.shard_fingerprint())
 
 
 def _finished(shard: Shard, store: Store, path: str) -> EmbeddedShard:

@@ -46,17 +46,19 @@ def plan_shards(
         )
 
 
-def shard_name(dataset: str, part: str, start: int, stop: int, settings: str) -> str:
-    """Return the name of an embedding shard.
+def shard_path(embedder: str, dataset: str, part: str, start: int, stop: int, settings: str) -> str:
+    """Return the path of an embedding shard.
 
     Args:
+        embedder: id of the embedder.
         dataset: name of the dataset.
         part: manifest part.
         start: first row of the slice.
         stop: one past its last row.
         settings: fingerprint of those that change what a shard holds, see `EmbedConfig.shard_fingerprint`.
     """
-    return f"{dataset}/{part}-{start:09d}-{stop:09d}-{fingerprint([dataset, part, settings], length=8)}"
+    digits = fingerprint([dataset, part, settings], length=8)
+    return layout.embeddings(embedder, dataset, part, start, stop, digits)
 
 
 def slices(

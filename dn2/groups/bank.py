@@ -19,7 +19,6 @@ from dn2.neighbors.vectors import load_vectors
 from dn2.neighbors.versions import current_version, read_version
 from dn2.records import GroupBankVersion
 from dn2.store import layout
-from dn2.store.documents import GROUP_BANK_VERSION, as_record
 from dn2.store.schemas import BANK_GROUPS, GROUP_CALIBRATION
 from dn2.store.storage import Store
 from dn2.store.tables import read_table
@@ -38,8 +37,7 @@ def open_group_bank(
     """
     store, name = Store.open(store), check_name(name)
     version = version or current_version(store, name)
-    document = read_version(store, name, version, GROUP_BANK_VERSION)
-    return as_record(GroupBankVersion, document, store.uri_of(layout.bank_version(name, version)))
+    return read_version(store, name, version, GroupBankVersion)[0]
 
 
 def group_keys(source: str, group_ids: list[str], contents: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
@@ -60,20 +58,21 @@ class GroupBank:
 
     def __init__(self, record: GroupBankVersion, store: Store) -> None:
         self.record = record
-        document = read_version(store, record.name, record.version, GROUP_BANK_VERSION)
-        if len(document["segments"]) != 1 or (record.pooling == "histogram") != (document["cells"] is not None):
+        files = read_version(store, record.name, record.version, GroupBankVersion)[1]
+        cells = files.cells
+        if len(files.segments) != 1 or (record.pooling == "histogram") != (cells is not None):
             raise SchemaError(
-                f"{store.uri_of(layout.bank_version(record.name, record.version))}: got {len(document['segments'])} "
-                f"segments and cells {document['cells']!r:.40} for pooling {record.pooling}, expected one segment, and "
+                f"{store.uri_of(layout.bank_version(record.name, record.version))}: got {len(files.segments)} "
+                f"segments and cells {cells!r:.40} for pooling {record.pooling}, expected one segment, and "
                 f"cells for a histogram only; train it again"
             )
-        path = layout.bank_segment(record.name, document["segments"][0])
+        path = layout.bank_segment(record.name, files.segments[0])
         self.vectors = segment_vectors(store, path, BANK_GROUPS)
         self.rows = read_table(store, f"{path}.parquet", BANK_GROUPS)
         self.pooling = Pooling(record.metric)
-        if (cells := document["cells"]) is not None:
-            centers = np.array(load_vectors(store, layout.bank_cells(path), cells.get("crc32", 0)))
-            self.pooling = Pooling(record.metric, centers, float(cells.get("width", 0)), float(cells.get("reach", 0)))
+        if cells is not None:
+            centers = np.array(load_vectors(store, layout.bank_cells(path), cells.crc32))
+            self.pooling = Pooling(record.metric, centers, cells.width, cells.reach)
         table = read_table(store, layout.bank_calibration(record.name, record.version), GROUP_CALIBRATION)
         size_of, distances = table["size"].to_numpy(), table["distance"].to_numpy()
         by_size = [distances[size_of == size] for size in record.sizes]

@@ -20,7 +20,7 @@ from dn2.neighbors.exact import search
 from dn2.neighbors.vectors import write_vectors
 from dn2.neighbors.versions import check_kind, make_current, publish
 from dn2.progress import advance
-from dn2.records import Embedded, GroupBankVersion
+from dn2.records import BankFiles, Embedded, GroupBankVersion, GroupCells
 from dn2.scoring.rows import check_rejects, described, image_vectors, living_rows
 from dn2.scoring.scores import mean_distance
 from dn2.store import layout
@@ -116,7 +116,7 @@ def _version(embedded: Embedded, store: Store, name: str, config: GroupFitConfig
     )
     cells = _write_cells(pooling, store, path)
     content = config.model_dump(mode="json")
-    publish(store, record, segments=[segment], config=content, kind=GROUP_BANK_VERSION, cells=cells)
+    publish(store, record, BankFiles((segment,), config=content, cells=cells))
     return record
 
 
@@ -203,12 +203,12 @@ def _calibrate(
     return found
 
 
-def _write_cells(pooling: Pooling, store: Store, segment: str) -> dict[str, float] | None:
+def _write_cells(pooling: Pooling, store: Store, segment: str) -> GroupCells | None:
     """Write the cells of a histogram beside a segment; return what a reader needs besides."""
     if pooling.cells is None:
         return None
     checksum = write_vectors(store, layout.bank_cells(segment), pooling.cells.shape, [pooling.cells])
-    return {"crc32": checksum, "width": pooling.width, "reach": pooling.reach}
+    return GroupCells(checksum, pooling.width, pooling.reach)
 
 
 def _group_rows(embedded: Embedded, store: Store, grouping: Grouping, large: npt.NDArray[np.bool_]) -> dict[str, Any]:

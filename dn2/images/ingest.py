@@ -13,7 +13,7 @@ from typing import Any
 
 from dn2.config import check_name
 from dn2.errors import ConfigError, EmptySourceError
-from dn2.images.manifest import ManifestIndex, part_names
+from dn2.images.manifest import ManifestIndex, number_of, part_names
 from dn2.progress import advance
 from dn2.records import Dataset
 from dn2.sources.opening import open_source
@@ -91,7 +91,7 @@ def ingest(
         _check_listing(opened, index, images, pattern, seen)
         counts, digest = _summary(index)
         if any(counts.values()):
-            number = max((int(part.partition("-")[0]) for part in parts), default=0) + 1
+            number = max((number_of(part) for part in parts), default=0) + 1
             part = f"{number:06d}-{digest}"
             footer = {"dataset": name, **origin, "images": images}
             with writing(store, layout.manifest(name, part), MANIFEST, footer) as file:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -18,7 +17,6 @@ from dn2.store.schemas import MANIFEST
 from dn2.store.storage import Store
 from dn2.store.tables import iter_rows, read_config
 
-_PART = re.compile(r"(\d+)-[0-9a-f]{16}(-all)?\.parquet")
 _TABLES = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
@@ -83,9 +81,9 @@ def all_parts(store: Store, dataset: str) -> Parts:
     Raises:
         SchemaError: a merged part is damaged.
     """
-    found = [match for name in store.names(layout.manifests(dataset)) if (match := _PART.fullmatch(name))]
-    found.sort(key=lambda match: (int(match[1]), match[2] is None, match[0]))
-    names = [match[0].removesuffix(".parquet") for match in found]
+    folder = layout.manifests(dataset)
+    known = (layout.manifest.parse(f"{folder}/{name}") for name in store.names(folder))
+    names = sorted((one["part"] for one in known if one), key=lambda part: (number_of(part), not is_merged(part), part))
     replaced: dict[str, str] = {}
     contents = {name: _named(store, dataset, name, "replaces") for name in names if is_merged(name)}
     for name, content in contents.items():
@@ -96,6 +94,11 @@ def all_parts(store: Store, dataset: str) -> Parts:
     return Parts(
         tuple(name for name in names if name not in replaced), {n: replaced[n] for n in names if n in replaced}
     )
+
+
+def number_of(part: str) -> int:
+    """Return the number that a manifest part's name begins with: later parts have larger ones."""
+    return int(part.partition("-")[0])
 
 
 def is_merged(part: str) -> bool:
@@ -116,7 +119,7 @@ def made_of(store: Store, dataset: str, part: str) -> tuple[str, ...]:
 def _named(store: Store, dataset: str, part: str, field: str) -> tuple[str, ...]:
     path = layout.manifest(dataset, part)
     names = read_config(store, path, MANIFEST).get(field)
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or not names or not all(layout.is_part(name) for name in names):
         raise SchemaError(f"{store.uri_of(path)}: got {field} = {names!r:.60}, expected the names of manifest parts")
     return tuple(names)
 

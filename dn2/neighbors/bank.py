@@ -17,7 +17,7 @@ from dn2.neighbors.choice import needed_gb
 from dn2.neighbors.products import Neighbors, tensor
 from dn2.neighbors.segments import OWN, Segment, merged
 from dn2.neighbors.versions import read_version
-from dn2.records import BankVersion
+from dn2.records import BankFiles, BankVersion
 from dn2.store import layout
 from dn2.store.schemas import BANK_ROWS, CALIBRATION
 from dn2.store.storage import Store
@@ -69,7 +69,7 @@ def shards_of(store: Store, record: BankVersion, image_ids: set[str]) -> dict[st
         SchemaError: one of them is damaged.
     """
     found: dict[str, str] = {}
-    for segment in read_version(store, record.name, record.version)["segments"]:
+    for segment in read_version(store, record.name, record.version, BankVersion)[1].segments:
         path = f"{layout.bank_segment(record.name, segment)}.parquet"
         for rows in iter_rows(store, path, BANK_ROWS, ["image_id", "shard"]):
             found |= {name: rows["shard"][row] for row, name in enumerate(rows["image_id"]) if name in image_ids}
@@ -117,14 +117,14 @@ class Bank:
     """
 
     def __init__(
-        self, store: Store, name: str, version: str, search: Search, document: dict[str, Any], *, memory_gb: float
+        self, store: Store, name: str, version: str, search: Search, files: BankFiles, *, memory_gb: float
     ) -> None:
         self._store, self.name, self.version, self.search, self._memory_gb = store, name, version, search, memory_gb
         self._alone = threading.Lock()
-        removed = frozenset(document.get("removed_ids", ()))
+        removed = frozenset(files.removed_ids)
         self.segments, self.held = (
-            [Segment(store, layout.bank_segment(name, one), removed) for one in document.get(names, ())]
-            for names in ("segments", "held")
+            [Segment(store, layout.bank_segment(name, one), removed) for one in names]
+            for names in (files.segments, files.held or ())
         )
         self._first = np.concatenate([[0], np.cumsum([segment.count for segment in self.segments])])
         for segment in self.segments:
@@ -242,8 +242,8 @@ class Bank:
 @lru_cache(maxsize=1)
 def _opened(store_uri: str, record: BankVersion, memory_gb: float) -> Bank:
     store = Store.open(store_uri)
-    document = read_version(store, record.name, record.version)
-    bank = Bank(store, record.name, record.version, Search.of(record), document, memory_gb=memory_gb)
+    files = read_version(store, record.name, record.version, BankVersion)[1]
+    bank = Bank(store, record.name, record.version, Search.of(record), files, memory_gb=memory_gb)
     rows = sum(segment.count for segment in bank.segments)
     if rows - record.tiles * record.removed != record.rows:
         raise SchemaError(

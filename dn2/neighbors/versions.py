@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from logging import getLogger
-from typing import Any
+from typing import TypeVar
 
 from dn2.config import check_name
 from dn2.errors import BankError, ConfigError, NotFoundError, SchemaError
-from dn2.neighbors.index import EXACT, index_of
-from dn2.records import BankVersion, GroupBankVersion
+from dn2.neighbors.index import index_of
+from dn2.records import BankFiles, BankVersion, GroupBankVersion
 from dn2.store import layout
 from dn2.store.documents import (
     BANK_POINTER,
@@ -35,11 +35,19 @@ _NEEDED = {
     ],  # others are new
     GROUP_BANK_VERSION: ["segments", "cells", *(field.name for field in fields(GroupBankVersion))],
 }
-_VERSION = re.compile(r"([0-9a-f]{16})\.json")
+_SCHEMAS = {BankVersion: BANK_VERSION, GroupBankVersion: GROUP_BANK_VERSION}
+T = TypeVar("T", BankVersion, GroupBankVersion)
 _KINDS = {
     BANK_VERSION: "a bank of images (of dn2 train, for dn2 score)",
     GROUP_BANK_VERSION: "a bank of groups (of dn2 train-groups, for dn2 score-groups)",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Pointer:
+    """What a bank's pointer says."""
+
+    version: layout.Version
 
 
 def open_bank(store: str | os.PathLike[str] | Store, name: str, *, version: str | None = None) -> BankVersion:
@@ -52,8 +60,7 @@ def open_bank(store: str | os.PathLike[str] | Store, name: str, *, version: str 
     """
     store, name = Store.open(store), check_name(name)
     version = version or current_version(store, name)
-    document = read_version(store, name, version)
-    return as_record(BankVersion, document, store.uri_of(layout.bank_version(name, version)))
+    return read_version(store, name, version, BankVersion)[0]
 
 
 def current_version(store: Store, name: str) -> str:
@@ -77,51 +84,56 @@ def _no_bank(store: Store, name: str) -> NotFoundError:
     )
 
 
-def read_version(store: Store, name: str, version: str, kind: str = BANK_VERSION) -> dict[str, Any]:
-    """Return the version file of a bank of images or of groups.
+def read_version(store: Store, name: str, version: str, kind: type[T]) -> tuple[T, BankFiles]:
+    """Return a version of a bank of images or of groups, and what it is made of.
 
     Raises:
         BankError: the bank is of the other kind.
+        ConfigError: the version's name is none.
         NotFoundError: there is no such version.
-        SchemaError: the file is not one.
+        SchemaError: its file is not one.
     """
-    path = layout.bank_version(name, version)
-    got = schema_of(store, path)
-    if got != kind and got in _KINDS:
-        raise BankError(f"bank {name!r}: got {_KINDS[got]}, expected {_KINDS[kind]}; choose another bank")
+    got, expected = _schema_of(store, name, version), _SCHEMAS[kind]
+    if got != expected and got in _KINDS:
+        raise BankError(f"bank {name!r}: got {_KINDS[got]}, expected {_KINDS[expected]}; choose another bank")
     return _read(store, name, version, kind)
 
 
-def _read(store: Store, name: str, version: str, kind: str) -> dict[str, Any]:
+def _schema_of(store: Store, name: str, version: str) -> str | None:
     path = layout.bank_version(name, version)
-    document = read_document(store, path, kind, _NEEDED[kind])
+    if layout.bank_version.parse(path) is None:
+        raise ConfigError(f"bank {name!r}: got version {version!r:.60}, expected 16 hex digits")
+    return schema_of(store, path)
+
+
+def _read(store: Store, name: str, version: str, kind: type[T]) -> tuple[T, BankFiles]:
+    path, schema = layout.bank_version(name, version), _SCHEMAS[kind]
+    document, uri = read_document(store, path, schema, _NEEDED[schema]), store.uri_of(path)
     if (document["name"], document["version"]) != (name, version):
         raise SchemaError(
-            f"{store.uri_of(path)}: got bank {document['name']!r} version {document['version']!r}, "
+            f"{uri}: got bank {document['name']!r} version {document['version']!r}, "
             f"expected {name!r} version {version!r}"
         )
-    return document
+    return as_record(kind, document, uri), as_record(BankFiles, document, uri)
 
 
 def version_names(store: Store, name: str) -> list[str]:
     """Return the versions of a bank that are whole, sorted; an unknown bank has none."""
-    return [found[1] for file in store.names(layout.bank_versions(name)) if (found := _VERSION.fullmatch(file))]
+    folder = layout.bank_versions(name)
+    known = (layout.bank_version.parse(f"{folder}/{file}") for file in store.names(folder))
+    return [one["version"] for one in known if one]
 
 
-def open_version(store: Store, name: str, version: str) -> tuple[BankVersion | GroupBankVersion, dict[str, Any]]:
-    """Return a version of a bank of images or of groups, and all that its file says.
+def open_version(store: Store, name: str, version: str) -> tuple[BankVersion | GroupBankVersion, BankFiles]:
+    """Return a version of a bank of images or of groups, and what it is made of.
 
     Raises:
         NotFoundError: there is no such version.
         SchemaError: its file is not one.
     """
-    path = layout.bank_version(name, version)
-    uri = store.uri_of(path)
-    if schema_of(store, path) == GROUP_BANK_VERSION:
-        document = _read(store, name, version, GROUP_BANK_VERSION)
-        return as_record(GroupBankVersion, document, uri), document
-    document = _read(store, name, version, BANK_VERSION)
-    return as_record(BankVersion, document, uri), document
+    if _schema_of(store, name, version) == GROUP_BANK_VERSION:
+        return _read(store, name, version, GroupBankVersion)
+    return _read(store, name, version, BankVersion)
 
 
 def check_kind(store: Store, name: str, kind: str) -> None:
@@ -131,34 +143,28 @@ def check_kind(store: Store, name: str, kind: str) -> None:
         BankError: a bank of this name is of the other kind.
     """
     version = _current(store, name)
-    if version is not None:
-        read_version(store, name, version, kind)
+    if version is not None and kind == BANK_VERSION:
+        read_version(store, name, version, BankVersion)
+    elif version is not None:
+        read_version(store, name, version, GroupBankVersion)
 
 
-def publish(
-    store: Store,
-    record: BankVersion | GroupBankVersion,
-    *,
-    segments: list[str],
-    config: dict[str, Any],
-    kind: str = BANK_VERSION,
-    **more: Any,
-) -> None:
+def publish(store: Store, record: BankVersion | GroupBankVersion, files: BankFiles) -> None:
     """Write a version file; everything it names must be in the store already.
 
     Args:
         store: where to.
         record: the version.
-        segments: names of its segments.
-        config: settings it was made with.
-        kind: a bank of images or of groups.
-        more: further fields of the file.
+        files: what it is made of; its parent is the version that is the current one now.
 
     Raises:
         StoreError: the store cannot be written.
     """
-    content = {"parent": _current(store, record.name), **asdict(record), "segments": segments, "config": config, **more}
-    write_document(store, layout.bank_version(record.name, record.version), kind, content)
+    told = asdict(replace(files, parent=_current(store, record.name)))
+    for name in ("held", "removed_ids", "grown") if isinstance(record, GroupBankVersion) else ("cells",):
+        del told[name]
+    path = layout.bank_version(record.name, record.version)
+    write_document(store, path, _SCHEMAS[type(record)], {**asdict(record), **told})
 
 
 def make_current(store: Store, record: BankVersion | GroupBankVersion) -> None:
@@ -195,8 +201,8 @@ def use_version(store: str | os.PathLike[str] | Store, bank: str, version: str) 
     store, name = Store.open(store), check_name(bank)
     chosen = _the_one(store, name, version)
     with locked(store, layout.bank(name)):
-        record, document = open_version(store, name, chosen)
-        _check_whole(store, record, document)
+        record, files = open_version(store, name, chosen)
+        _check_whole(store, record, files)
         if pointed_at(store, name) == chosen:
             log.info("bank %s: version %s is the current one already", name, chosen)
         else:
@@ -225,23 +231,19 @@ def _the_one(store: Store, name: str, version: str) -> str:
     return found[0]
 
 
-def _check_whole(store: Store, record: BankVersion | GroupBankVersion, document: dict[str, Any]) -> None:
+def _check_whole(store: Store, record: BankVersion | GroupBankVersion, files: BankFiles) -> None:
     """Refuse a version that nothing could be scored with, because some of its files were deleted."""
     name, version = record.name, record.version
     needed = [layout.bank_calibration(name, version), layout.bank_probes(name, version)]
-    segments = document["segments"]
-    if not isinstance(segments, list) or not all(isinstance(segment, str) for segment in segments):
-        uri = store.uri_of(layout.bank_version(name, version))
-        raise SchemaError(f"{uri}: got segments = {segments!r:.60}, expected a list of names")
-    for segment in [*segments, *document.get("held", ())]:
+    for segment in (*files.segments, *(files.held or ())):
         path = layout.bank_segment(name, segment)
         needed += [f"{path}.npy", f"{path}.parquet"]
-        if document.get("cells") is not None:
+        if files.cells is not None:
             needed.append(layout.bank_cells(path))
     for path in needed:
         _check_there(store, record, path)
-    if index_of(document.get("index", EXACT.name)).divided:
-        for segment in segments:
+    if isinstance(record, BankVersion) and index_of(record.index).divided:
+        for segment in files.segments:
             path = layout.bank_segment(name, segment)
             if read_config(store, f"{path}.parquet", BANK_ROWS).get("cells", False):
                 _check_there(store, record, layout.segment_cells(path))
@@ -269,11 +271,13 @@ def grown_from(store: Store, name: str, version: str, root: str) -> bool:
     Raises:
         SchemaError: a version's file is not one.
     """
-    while version != root and store.exists(layout.bank_version(name, version)):
-        document = read_document(store, layout.bank_version(name, version), BANK_VERSION, ["parent"])
-        if not document.get("grown", False):
+    seen = set()
+    while version != root and version not in seen and store.exists(layout.bank_version(name, version)):
+        seen.add(version)
+        files = open_version(store, name, version)[1]
+        if not files.grown or files.parent is None:
             return False
-        version = str(document["parent"])
+        version = files.parent
         if version == root:
             return True
     return False
@@ -283,4 +287,5 @@ def _current(store: Store, name: str) -> str | None:
     pointer = layout.bank_pointer(name)
     if not store.exists(pointer):
         return None
-    return str(read_document(store, pointer, BANK_POINTER, ["version"])["version"])
+    document = read_document(store, pointer, BANK_POINTER, ["version"])
+    return as_record(_Pointer, document, store.uri_of(pointer)).version

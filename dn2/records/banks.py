@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeAlias
 
+from dn2.config import Name
+from dn2.layout import CleaningFolder, Embedder, SegmentName, Version
 from dn2.records.embedders import EmbedderName
 
 
@@ -60,9 +62,9 @@ class BankVersion:
         weights: URI of the backbone's weights, where they are not the usual ones.
     """
 
-    name: str
-    version: str
-    embedder: str
+    name: Name
+    version: Version
+    embedder: Embedder
     rows: int
     dim: int
     k: int
@@ -73,7 +75,7 @@ class BankVersion:
     calibration: str
     calibration_rows: int
     rejected: int
-    cleaning: str | None = None
+    cleaning: CleaningFolder | None = None
     dropped: int = 0
     contamination: float = 0.0
     contamination_estimated: bool = False
@@ -109,6 +111,44 @@ class BankVersion:
         """Normal images in it; where its rows are centres, their number."""
         centres = self.nlist > 0 and self.nprobe == 0  # what is not cells
         return self.rows if centres else self.rows // self.tiles
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCells:
+    """What the cells of a bank of groups need besides their file.
+
+    Attributes:
+        crc32: checksum of that.
+        width: how far a cell reaches.
+        reach: beyond that an image belongs to no cell.
+    """
+
+    crc32: int = 0
+    width: float = 0.0
+    reach: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class BankFiles:
+    """What a version of a bank is made of, beside its record.
+
+    Attributes:
+        segments: names of those that are searched.
+        held: names of those of images that only calibrate the bank; None in a version of an older dn2, which kept none.
+        removed_ids: image ids that were taken out.
+        config: settings of the training.
+        grown: whether images were added to its parent, or taken out.
+        parent: the version that was the current one when it was made.
+        cells: those of a bank of groups whose pooling is a histogram.
+    """
+
+    segments: tuple[SegmentName, ...]
+    held: tuple[SegmentName, ...] | None = None
+    removed_ids: tuple[str, ...] = ()
+    config: dict[str, Any] = field(default_factory=dict)
+    grown: bool = False
+    parent: Version | None = None
+    cells: GroupCells | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +200,9 @@ class GroupBankVersion:
         weights: URI of the backbone's weights, where they are not the usual ones.
     """
 
-    name: str
-    version: str
-    embedder: str
+    name: Name
+    version: Version
+    embedder: Embedder
     pooling: str
     groups: int
     members: int

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dn2.layout import DropId
+
 
 @dataclass(frozen=True, slots=True)
 class Drop:
@@ -37,7 +39,7 @@ class SeenDrop:
         scored: its report is finished: it is never told again.
     """
 
-    id: str
+    id: DropId
     since: float
     told: float | None = None
     times: int = 0

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
+from dn2.config import Name
+from dn2.layout import ScorePart, ScoresFolder, ShardPath, Version
+
 
 @dataclass(frozen=True, slots=True)
 class ScoredShard:
@@ -17,8 +20,8 @@ class ScoredShard:
         rejected: images that could not be read.
     """
 
-    path: str
-    shard: str
+    path: ScorePart
+    shard: ShardPath
     scored: int
     rejected: int
 
@@ -36,9 +39,9 @@ class Scored:
     """
 
     source: str
-    bank: str
-    version: str
-    folder: str
+    bank: Name
+    version: Version
+    folder: ScoresFolder
     parts: tuple[ScoredShard, ...]
 
     @property
@@ -123,8 +126,8 @@ class Report:
     """
 
     uri: str
-    bank: str
-    version: str
+    bank: Name
+    version: Version
     source: str
     images: int
     scored: int
@@ -211,8 +214,8 @@ class GroupReport:
     """
 
     uri: str
-    bank: str
-    version: str
+    bank: Name
+    version: Version
     source: str
     groups: int
     scored: int

@@ -7,15 +7,24 @@ import json
 import os
 import shutil
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
 from dn2.errors import ConfigError, Dn2Error, StoreError
 from dn2.records import GroupReport, Report
 from dn2.reports.files import PAGE, SUMMARY
-from dn2.store.documents import GROUP_REPORT_SUMMARY, REPORT_SUMMARY, read_document
+from dn2.store import layout
+from dn2.store.documents import GROUP_REPORT_SUMMARY, REPORT_SUMMARY, as_record, read_document
 from dn2.store.storage import Store
 
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux's renameat2
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a summary says of the report's Parquet files."""
+
+    parts: tuple[layout.ReportPart, ...]
 
 
 def check_target(target: str | os.PathLike[str], store: str | os.PathLike[str] | Store) -> Path:
@@ -48,12 +57,9 @@ def _is_report(path: Path) -> bool:
     """Return True if a folder holds an exported report and nothing else."""
     try:
         document = json.loads((path / SUMMARY).read_bytes())
-        parts = set(document["parts"])
-        return document["schema"] in (REPORT_SUMMARY, GROUP_REPORT_SUMMARY) and {e.name for e in path.iterdir()} <= {
-            SUMMARY,
-            PAGE,
-            *parts,
-        }
+        known = {SUMMARY, PAGE, *map(layout.check_report_part, document["parts"])}
+        is_one = document["schema"] in (REPORT_SUMMARY, GROUP_REPORT_SUMMARY)
+        return is_one and {entry.name for entry in path.iterdir()} <= known
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -72,8 +78,12 @@ def export(report: Report | GroupReport, store: str | os.PathLike[str] | Store, 
     store = Store.open(store)
     path = check_target(target, store)
     folder = report.uri.removeprefix(f"{store.uri}/")
+    if layout.report.parse(folder) is None:
+        raise ConfigError(f"report: got {report.uri}, expected one in store {store.uri}")
     kind = GROUP_REPORT_SUMMARY if isinstance(report, GroupReport) else REPORT_SUMMARY
-    parts = read_document(store, f"{folder}/{SUMMARY}", kind, ["parts"])["parts"]
+    summary = f"{folder}/{SUMMARY}"
+    document = read_document(store, summary, kind, ["parts"])
+    parts = as_record(_Parts, document, store.uri_of(summary)).parts
     staged = path.parent / f".{path.name}-{uuid.uuid4().hex}"
     try:
         staged.mkdir(parents=True)

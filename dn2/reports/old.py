@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from dn2.config import ScoreConfig, check_name, explain
+from dn2.config import ScoreConfig, explain
 from dn2.errors import ConfigError, NotFoundError, SchemaError
 from dn2.records import BankVersion, Report, Scored
 from dn2.reports.files import PAGE, SUMMARY, part_path
@@ -48,10 +47,12 @@ def find_report(
 
     Args:
         report: its URI in a store, the local folder it was exported to, or its report.html or summary.json there.
-        store: where dn2 keeps its files; by default the store in which the report lies, or from which it was exported.
+        store: where dn2 keeps its files; by default the store in which the report lies, or the folder of this machine
+            from which it was exported.
 
     Raises:
-        ConfigError: it was made by a version of dn2 that kept no scores, or is one of groups.
+        ConfigError: it was made by a version of dn2 that kept no scores, or is one of groups; or it was exported from
+            a bucket, and the store is not named.
         NotFoundError: there is no report.
         SchemaError: its summary is damaged.
     """
@@ -73,7 +74,9 @@ def find_report(
     scored, bank = _record(Scored, document, "scores", file), _record(BankVersion, document, "bank_version", file)
     home, tail = _home(str(document["uri"]), scored, file)
     inside = uri.endswith(tail)
-    where = Store.open(store) if store is not None else Store.open(uri.removesuffix(tail) if inside else home)
+    if store is None:
+        store = uri.removesuffix(tail) if inside else _store_named(home, file)
+    where = Store.open(store)
     copy = None if inside or not place.is_local else str(Path(uri.removeprefix("file://")))
     try:
         config = ScoreConfig.model_validate(document["config"])
@@ -93,11 +96,27 @@ def _home(uri: str, scored: Scored, file: str) -> tuple[str, str]:
 
     A summary may come from anywhere: what it names must lie where dn2 would have put it.
     """
-    named = layout.report(check_name(scored.bank), "")
-    match = re.fullmatch(rf"(.+)(/{re.escape(named)}[0-9a-f]{{16}})", uri)
+    *home, top, bank, name = ["", "", "", *uri.split("/")]
+    folder = f"{top}/{bank}/{name}"
     paths = [part.path for part in scored.parts]
     expected = [part_path(layout.scores(scored.bank, scored.fingerprint), number) for number in range(len(paths))]
-    shards = [part.shard for part in scored.parts]
-    if match is None or paths != expected or not all(re.fullmatch(r"embeddings(/(?!\.\.?/)[^/]+)+", s) for s in shards):
+    if layout.report.parse(folder) is None or bank != scored.bank or paths != expected:
         raise SchemaError(f"{file}: got paths that dn2 does not use, expected those of a report; score the batch again")
-    return match[1], match[2]
+    return "/".join(home[3:]), f"/{folder}"
+
+
+def _store_named(home: str, file: str) -> str:
+    """Return the URI of a store that only a summary names, if it is a folder of this machine.
+
+    Whoever wrote the summary must not choose which server is asked.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    path = home.removeprefix("file://")
+    if path == home or "://" in path or not path.isprintable() or os.path.normpath(path) != path or path[:1] != "/":
+        raise ConfigError(
+            f"{file}: got a report of the store {home!r:.200}, expected one in a folder of this machine; name the "
+            f"store with --store"
+        )
+    return home

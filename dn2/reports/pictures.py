@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from PIL import Image
 
+from dn2.errors import SchemaError
 from dn2.store import layout
 from dn2.store.schemas import THUMBNAILS
 from dn2.store.storage import Store
@@ -20,10 +21,13 @@ def thumbnails(store: Store, shards: Mapping[str, str]) -> dict[str, bytes]:
     Args:
         store: where dn2 keeps its files.
         shards: by image id, the embedding shard beside which the thumbnail lies.
+
+    Raises:
+        SchemaError: a row of a bank names something else.
     """
     wanted: dict[str, set[str]] = {}
     for image_id, shard in shards.items():
-        wanted.setdefault(shard, set()).add(image_id)
+        wanted.setdefault(check_shard(store, shard), set()).add(image_id)
     found: dict[str, bytes] = {}
     for shard, ids in wanted.items():
         if store.exists(path := layout.thumbnails(shard)):
@@ -31,6 +35,18 @@ def thumbnails(store: Store, shards: Mapping[str, str]) -> dict[str, bytes]:
             names = table["image_id"].to_pylist()
             found |= {name: table["thumbnail"][row].as_py() for row, name in enumerate(names) if name in ids}
     return found
+
+
+def check_shard(store: Store, path: str) -> str:
+    """Return the path of an embedding shard that was read from the rows of a bank, if it is one.
+
+    Raises:
+        SchemaError: it is not.
+    """
+    try:
+        return layout.embeddings.check(path)
+    except SchemaError as error:
+        raise SchemaError(f"store {store.uri}: rows of a bank: {error}; train the bank again") from error
 
 
 def shares(picture: bytes) -> tuple[float, float]:

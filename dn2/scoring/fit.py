@@ -24,7 +24,7 @@ from dn2.neighbors.lay_out import gathered, lay_out
 from dn2.neighbors.products import Rows
 from dn2.neighbors.segments import keys, keys_of, write_segment
 from dn2.neighbors.versions import check_kind, grown_from, make_current, open_bank, pointed_at, publish
-from dn2.records import BankVersion, Cleaning, Embedded, Fidelity
+from dn2.records import BankFiles, BankVersion, Cleaning, Embedded, Fidelity
 from dn2.scoring.calibrating import CalibrationImages
 from dn2.scoring.calibration import LEAVE_ONE_OUT_ROWS, held_out_rows, trusted
 from dn2.scoring.cleaning import kept_rows
@@ -132,8 +132,8 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
             store, name, vectors, bank_rows, choice, name=base, segment_rows=limit, tiles=tiles, footer=parts
         )
         held = _hold_out(store, name, f"{base}-held", embedded, rows, split, parts)
-        document: dict[str, Any] = {"segments": segments, "held": held}
-        bank = Bank(store, name, version, search, document, memory_gb=config.bank_memory_gb)
+        files = BankFiles(tuple(segments), tuple(held), config=config.model_dump(mode="json"))
+        bank = Bank(store, name, version, search, files, memory_gb=config.bank_memory_gb)
         images_in = CalibrationImages(bank, set(keep_rows(rows, split.calibrates)["image_id"].to_pylist()))
         cost = _measured(bank, images_in, Rows(vectors, keys_of(bank_rows, images_in.columns)), choice, config)
     scores = images_in.scores(memory_mb=config.search_memory_mb)
@@ -167,10 +167,9 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
         fidelity=cost,
         weights=embedded.weights,
     )
-    settings = config.model_dump(mode="json")
-    write_calibration(store, record, keep_rows(images_in.table, normal_scores), scores[normal_scores], settings)
+    write_calibration(store, record, keep_rows(images_in.table, normal_scores), scores[normal_scores], files.config)
     store.write(layout.bank_probes(name, version), store.read(layout.probes(embedded.embedder)))
-    publish(store, record, **document, config=settings)
+    publish(store, record, files)
     return record
 
 

@@ -18,8 +18,8 @@ from dn2.neighbors.bank import Bank, Search, prepared
 from dn2.neighbors.build import divide, usual_nlist
 from dn2.neighbors.index import index_of
 from dn2.neighbors.segments import keys, keys_of, write_segment
-from dn2.neighbors.versions import current_version, make_current, open_bank, publish, read_version
-from dn2.records import BankVersion, Embedded, Growth
+from dn2.neighbors.versions import current_version, make_current, publish, read_version
+from dn2.records import BankFiles, BankVersion, Embedded, Growth
 from dn2.scoring.calibrating import CalibrationImages
 from dn2.scoring.calibration import held_out_rows
 from dn2.scoring.fidelity import fidelity
@@ -42,20 +42,20 @@ class _Before:
 
     Attributes:
         record: its current version.
-        document: what the version's file says.
+        files: what it is made of.
         bank: opened.
         calibrates: ids of the images whose scores calibrate it.
     """
 
     record: BankVersion
-    document: dict[str, Any]
+    files: BankFiles
     bank: Bank
     calibrates: frozenset[str]
 
     @property
     def removed(self) -> frozenset[str]:
         """Ids of the images that were taken out."""
-        return frozenset(self.document.get("removed_ids", ()))
+        return frozenset(self.files.removed_ids)
 
 
 def add(
@@ -137,9 +137,9 @@ def remove(
             )
         gone = before.removed | (wanted & living)
         changed = fingerprint([record.version, "remove", sorted(wanted), *_counting(config)])
-        document = {**before.document, "removed_ids": sorted(gone)}
+        files = replace(before.files, removed_ids=tuple(sorted(gone)))
         rows = record.rows - record.tiles * len(wanted & living)
-        made = _publish(store, before, document, calibrates, config, version=changed, rows=rows)
+        made = _publish(store, before, files, calibrates, config, version=changed, rows=rows)
     return Growth(made, removed=len(wanted))
 
 
@@ -150,16 +150,15 @@ def _counting(config: AddConfig) -> list[dict[str, Any]]:
 
 def _before(store: Store, name: str, config: AddConfig) -> _Before:
     version = current_version(store, name)
-    document = read_version(store, name, version)
-    if "held" not in document:
+    record, files = read_version(store, name, version, BankVersion)
+    if files.held is None:
         raise BankError(
             f"bank {name!r}: got version {version} of an older dn2, expected one that keeps its calibration images; "
             f"train the bank again"
         )
-    record = open_bank(store, name, version=version)
-    bank = Bank(store, name, version, Search.of(record), document, memory_gb=config.bank_memory_gb)
+    bank = Bank(store, name, version, Search.of(record), files, memory_gb=config.bank_memory_gb)
     rows = read_table(store, layout.bank_calibration(name, version), CALIBRATION, ["image_id"])
-    return _Before(record, document, bank, frozenset(rows["image_id"].to_pylist()))
+    return _Before(record, files, bank, frozenset(rows["image_id"].to_pylist()))
 
 
 def _living(before: _Before) -> frozenset[str]:
@@ -198,19 +197,21 @@ def _added(embedded: Embedded, store: Store, before: _Before, config: AddConfig)
         held[np.flatnonzero(new)[fifth]] = True
     added = new & ~held
     base = fingerprint([described(embedded), record.version, *_counting(config)])
-    document = dict(before.document)
-    for kind, mask, ending in (("segments", added, "added"), ("held", held, "held")):
-        if mask.any():
-            name = f"{base}-{ending}"
-            _write(embedded, store, record, name, rows, mask, divided=kind == "segments" and index.divided)
-            document[kind] = [*document[kind], name]
-    document["removed_ids"] = sorted(before.removed - set(names[returned]))
+    segments, held_apart = before.files.segments, before.files.held or ()
+    if added.any():
+        segments = (*segments, f"{base}-added")
+        _write(embedded, store, record, segments[-1], rows, added, divided=index.divided)
+    if held.any():
+        held_apart = (*held_apart, f"{base}-held")
+        _write(embedded, store, record, held_apart[-1], rows, held, divided=False)
+    removed = tuple(sorted(before.removed - set(names[returned])))
+    files = replace(before.files, segments=segments, held=held_apart, removed_ids=removed)
     leave_one_out = record.calibration == "leave-one-out"
     calibrating = held | ((added | returned) if leave_one_out else np.zeros(len(new), bool))
     calibrates = before.calibrates | set(names[calibrating])
     changed = fingerprint([record.version, "add", base])
     count = record.rows + record.tiles * int(added.sum() + returned.sum())
-    made = _publish(store, before, document, calibrates, config, version=changed, rows=count)
+    made = _publish(store, before, files, calibrates, config, version=changed, rows=count)
     return replace(growth, bank=made, added=int(added.sum()) + int(returned.sum()), held_out=int(held.sum()))
 
 
@@ -267,7 +268,7 @@ def _write(
 def _publish(
     store: Store,
     before: _Before,
-    document: dict[str, Any],
+    files: BankFiles,
     calibrates: frozenset[str],
     config: AddConfig,
     *,
@@ -277,7 +278,7 @@ def _publish(
     """Calibrate the changed bank, of so many rows now, and make it the current version."""
     parent, memory = before.record, config.search_memory_mb
     search = Search.of(parent)
-    bank = Bank(store, parent.name, version, search, document, memory_gb=config.bank_memory_gb)
+    bank = Bank(store, parent.name, version, search, files, memory_gb=config.bank_memory_gb)
     images, cost = CalibrationImages(bank, calibrates), parent.fidelity
     if index_of(parent.index).divided and cost is not None:
         drawn = images.sample(COMPARED)
@@ -292,14 +293,13 @@ def _publish(
         threshold=threshold,
         attainable_rate=attainable,
         calibration_rows=len(scores),
-        segment_count=len(document["segments"]),
-        removed=len(document.get("removed_ids", ())),
+        segment_count=len(files.segments),
+        removed=len(files.removed_ids),
         fidelity=cost,
     )
-    write_calibration(store, record, images.table, scores, document["config"])
+    write_calibration(store, record, images.table, scores, files.config)
     probes = store.read(layout.bank_probes(parent.name, parent.version))
     store.write(layout.bank_probes(record.name, record.version), probes)
-    more = {name: document.get(name, []) for name in ("held", "removed_ids")}
-    publish(store, record, segments=document["segments"], config=document["config"], grown=True, **more)
+    publish(store, record, replace(files, grown=True))
     make_current(store, record)
     return record

@@ -171,7 +171,7 @@ def _queries(
 
 def _found(folder: str, load: tuple[int, int], number: int) -> str:
     """Return the path of what `search_shard` writes."""
-    return layout.found(folder, f"{load[0]:04d}-{load[1]:04d}", number)
+    return layout.found(*folder.split("/")[1:], *load, number)
 
 
 def _nearest(

@@ -32,10 +32,20 @@ def unscored(
         StoreError: the store cannot be read.
     """
     store = Store.open(store)
-    names = store.names(layout.watermarks(bank.name, dataset.name))
-    marks = (name.removesuffix(".json").rpartition("-") for name in names)
-    scored = {part for part, _, version in marks if not rescore or version == bank.version}
+    marks = marks_in(store, bank.name, dataset.name)
+    scored = {part for part, version in marks if not rescore or version == bank.version}
     return tuple(part for part in dataset.parts if not is_scored(store, dataset.name, part, scored))
+
+
+def marks_in(store: Store, bank: str, dataset: str) -> set[tuple[str, str]]:
+    """Return the marks of a dataset and a bank: each a manifest part, and a version that has scored it.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    folder = layout.watermarks(bank, dataset)
+    known = (layout.watermark.parse(f"{folder}/{name}") for name in store.names(folder))
+    return {(one["part"], one["version"]) for one in known if one}
 
 
 def is_scored(store: Store, dataset: str, part: str, scored: set[str]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from dn2.errors import SchemaError
+from dn2.errors import Dn2Error, SchemaError
 from dn2.store.storage import Store
 from dn2.store.tables import producer
 
@@ -85,4 +85,7 @@ def as_record(kind: type[T], document: Mapping[str, Any], uri: str) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
+        reason = first.get("ctx", {}).get("error")
+        if isinstance(reason, Dn2Error):  # a name that dn2 does not give
+            raise SchemaError(f"{uri}: {place}: {reason}; put back what dn2 wrote there") from error
         raise SchemaError(f"{uri}: got {place} = {first['input']!r:.60}: {first['msg']}") from error

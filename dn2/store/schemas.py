@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from dn2 import layout
+
 _DESCRIPTION = b"description"  # key in the metadata of an Arrow field: readers outside dn2 see it too
 
 
@@ -74,7 +76,7 @@ MANIFEST = Schema(
         ]
     ),
     "A new, changed or vanished image.",
-    "manifests/<dataset>/<part>.parquet",
+    layout.manifest.text,
 )
 
 EMBEDDINGS = Schema(
@@ -98,7 +100,7 @@ EMBEDDINGS = Schema(
         ]
     ),
     "A present image of one slice of a manifest part, embedded or rejected.",
-    "embeddings/<embedder>/<shard>.parquet",
+    layout.embeddings.text,
 )
 
 THUMBNAILS = Schema(
@@ -106,7 +108,7 @@ THUMBNAILS = Schema(
     1,
     pa.schema([_IMAGE_ID, _required("thumbnail", pa.binary(), "a small JPEG of the image")]),
     "An image that was embedded.",
-    "embeddings/<embedder>/<shard>.thumbnails.parquet",
+    layout.shard_thumbnails.text,
 )
 
 PROBES = Schema(
@@ -119,7 +121,7 @@ PROBES = Schema(
         ]
     ),
     "A picture that every process must embed alike. A bank version has a copy.",
-    "embeddings/<embedder>/probes.parquet",
+    layout.probes.text,
 )
 
 REJECTS = Schema(
@@ -127,7 +129,7 @@ REJECTS = Schema(
     1,
     pa.schema([_IMAGE_ID, _URI, _required("reject_reason", pa.string(), "why the image could not be read")]),
     "An image that could not be read, of a training that stopped.",
-    "rejects/<dataset>/<fingerprint>.parquet",
+    layout.rejects.text,
 )
 
 CLEANING = Schema(
@@ -145,7 +147,7 @@ CLEANING = Schema(
         ]
     ),
     "A training image that could be read, kept or dropped.",
-    "cleaning/<fingerprint>/rows.parquet",
+    layout.cleaning_rows.text,
 )
 
 BANK_ROWS = Schema(
@@ -162,7 +164,7 @@ BANK_ROWS = Schema(
         ]
     ),
     "A normal image, or a tile of one; its vector is the row of the same number in the .npy file beside it.",
-    "banks/<name>/segments/<fingerprint>.parquet",
+    f"{layout.bank_segment.text}.parquet",
 )
 
 CELLS = Schema(
@@ -175,7 +177,7 @@ CELLS = Schema(
         ]
     ),
     "A k-means cell of a bank segment whose index is ivf.",
-    "banks/<name>/segments/<fingerprint>.cells.parquet",
+    layout.segment_cells(layout.bank_segment.text),
 )
 
 FOUND = Schema(
@@ -189,7 +191,7 @@ FOUND = Schema(
         ]
     ),
     "An image of one shard, and its neighbours in some segments of a bank larger than the memory.",
-    "scores/<name>/<fingerprint>/found-<segments>/part-NNNNN.parquet",
+    layout.found.text,
 )
 
 CALIBRATION = Schema(
@@ -203,7 +205,7 @@ CALIBRATION = Schema(
         ]
     ),
     "A normal image that did not help to make its own score.",
-    "banks/<name>/versions/<version>.calibration.parquet",
+    layout.bank_calibration.text,
 )
 
 _SCORE = [
@@ -231,7 +233,7 @@ SCORES = Schema(
     1,
     pa.schema([*_SCORE, _WORST_TILE, *_NEIGHBORS]),
     "An image of a batch, scored or rejected, with nothing decided about it.",
-    "scores/<name>/<fingerprint>/part-NNNNN.parquet",
+    layout.score_part.text,
 )
 
 REPORT = Schema(
@@ -249,7 +251,7 @@ REPORT = Schema(
         ]
     ),
     "An image of a batch, scored or rejected.",
-    "reports/<name>/<fingerprint>/part-NNNNN.parquet",
+    layout.report_part.text,
 )
 
 _GROUP = [
@@ -271,7 +273,7 @@ BANK_GROUPS = Schema(
         ]
     ),
     "A normal group; its vector is the row of the same number in the .npy file beside it.",
-    "banks/<name>/segments/<fingerprint>.parquet",
+    f"{layout.bank_segment.text}.parquet",
 )
 
 GROUP_CALIBRATION = Schema(
@@ -285,7 +287,7 @@ GROUP_CALIBRATION = Schema(
         ]
     ),
     "A part of a normal group, of a certain size.",
-    "banks/<name>/versions/<version>.calibration.parquet",
+    layout.bank_calibration.text,
 )
 
 GROUPS = Schema(
@@ -311,7 +313,7 @@ GROUPS = Schema(
         ]
     ),
     "A group of a batch, scored or not.",
-    "reports/<name>/<fingerprint>/groups.parquet",
+    f"{layout.report.text}/{layout.GROUPS_FILE}",
 )
 
 MEMBERS = Schema(
@@ -331,7 +333,7 @@ MEMBERS = Schema(
         ]
     ),
     "An image of a batch of groups.",
-    "reports/<name>/<fingerprint>/part-NNNNN.parquet",
+    layout.report_part.text,
 )
 
 SCHEMAS = (

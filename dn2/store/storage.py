@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import stat
 import tempfile
@@ -15,13 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, cast
 
+from dn2 import layout
 from dn2.errors import Dn2Error, NotFoundError, StoreError
 from dn2.store.files import Location, locate, translated
 from dn2.store.listing import StoredFile, walk
 
 _STALE = 24 * 3600  # seconds after which an unfinished file cannot belong to a running process
 _TEMPORARY = ".tmp"  # unfinished files lie here; no reader ever looks inside
-_UNFINISHED = re.compile(r"[0-9a-f]{32}(\.[^/]*)?")  # their names, see `create`
 
 
 class Store:
@@ -83,7 +82,7 @@ class Store:
         if not self.is_local or folder.is_symlink():
             return
         for file in folder.iterdir():
-            if not _UNFINISHED.fullmatch(file.name):
+            if layout.temporary.parse(f"{_TEMPORARY}/{file.name}") is None:
                 continue
             with suppress(FileNotFoundError):  # swept by another process
                 status = file.lstat()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -12,7 +11,7 @@ from pydantic import ValidationError
 
 from dn2.config import EmbedConfig, explain
 from dn2.errors import SchemaError
-from dn2.features.shards import shard_name, slices
+from dn2.features.shards import shard_path, slices
 from dn2.images.manifest import ManifestIndex
 from dn2.progress import advance
 from dn2.records import Shard, Size
@@ -21,8 +20,6 @@ from dn2.store.schemas import EMBEDDINGS, MANIFEST, THUMBNAILS
 from dn2.store.storage import Store
 from dn2.store.tables import concat, iter_rows, keep_rows, read_config, read_table, writing
 from dn2.upkeep.alike import ALL, EMPTY, NONE, SOME
-
-SHARD = re.compile(r"(.+)-(\d{9})-(\d{9})-([0-9a-f]{8})\.parquet")  # part, first row, end, settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +64,13 @@ def found_settings(
     """
     found = []
     for embedder in store.names("embeddings"):
-        names = set(store.names(f"embeddings/{embedder}/{dataset}"))
-        for settings, shard_size in _settings_in(store, embedder, dataset, names, set(parts)):
+        folder = layout.shards(embedder, dataset)
+        paths = {f"{folder}/{name}" for name in store.names(folder)}
+        for settings, shard_size in _settings_in(store, paths, set(parts)):
             wanted, there, images = ([0] * len(parts) for _ in range(3))
             for part, start, stop, dead in slices(sizes, index.live_rows(), shard_size):
                 wanted[part] += 1
-                if f"{shard_name(dataset, parts[part], start, stop, settings)}.parquet".partition("/")[2] in names:
+                if shard_path(embedder, dataset, parts[part], start, stop, settings) in paths:
                     there[part] += 1
                     images[part] += stop - start - len(dead)
             state = tuple(
@@ -84,20 +82,19 @@ def found_settings(
     return found
 
 
-def _settings_in(store: Store, embedder: str, dataset: str, names: set[str], parts: set[str]) -> list[tuple[str, int]]:
+def _settings_in(store: Store, paths: set[str], parts: set[str]) -> list[tuple[str, int]]:
     """Return the settings of the shards in a folder; of shards that known ones explain, no footer is read."""
     known: dict[tuple[str, int], None] = {}
-    matches = [match for name in names if (match := SHARD.fullmatch(name)) and match[1] in parts]
-    for match in sorted(matches, key=lambda one: (int(one[2]) - int(one[3]), one[0])):  # the largest first
-        part, start, stop = match[1], int(match[2]), int(match[3])
+    told = [(one, path) for path in paths if (one := layout.embeddings.parse(path)) and one["part"] in parts]
+    for one, path in sorted(told, key=lambda pair: (pair[0]["start"] - pair[0]["stop"], pair[1])):  # the largest first
+        embedder, dataset, part, start, stop, _ = one.values()
         if any(
             start % size == 0
             and stop - start <= size
-            and f"{shard_name(dataset, part, start, stop, settings)}.parquet" == f"{dataset}/{match[0]}"
+            and shard_path(embedder, dataset, part, start, stop, settings) == path
             for settings, size in known
         ):
             continue
-        path = layout.embeddings(embedder, f"{dataset}/{match[0].removesuffix('.parquet')}")
         config = _config_of(store, path)
         known[config.shard_fingerprint(), config.shard_size] = None
     return list(known)
@@ -147,7 +144,7 @@ def copy_shards(
     pieces = _pieces(store, dataset, merged, sizes, index, settings)
     for pictures, rows, footers in _regrouped(pieces, settings.shard_size):
         stop = start + rows.num_rows
-        path = layout.embeddings(settings.embedder, shard_name(dataset, part, start, stop, settings.fingerprint))
+        path = shard_path(settings.embedder, dataset, part, start, stop, settings.fingerprint)
         if not store.exists(path):
             _write(store, path, pictures, rows, _footer(footers, Shard(dataset, "", part, start, stop)))
             written += 1
@@ -155,7 +152,7 @@ def copy_shards(
         start = stop
     if start != images:
         raise AssertionError(f"{start} rows copied for {images} images: a bug in dn2")
-    folder = f"embeddings/{settings.embedder}/{dataset}"
+    folder = layout.shards(settings.embedder, dataset)
     mine = [file for file in store.walk(folder) if file.path.startswith(f"{folder}/{part}-")]
     return written, sum((Size(1, file.size) for file in mine), Size())
 
@@ -175,8 +172,7 @@ def _pieces(
     for number, start, stop, dead in slices(sizes, index.live_rows(), settings.shard_size):
         if number >= len(merged):
             return
-        name = shard_name(dataset, merged[number], start, stop, settings.fingerprint)
-        path = layout.embeddings(settings.embedder, name)
+        path = shard_path(settings.embedder, dataset, merged[number], start, stop, settings.fingerprint)
         footer, rows = read_config(store, path, EMBEDDINGS), read_table(store, path, EMBEDDINGS)
         ids = rows["image_id"].to_pylist()
         manifest = layout.manifest(dataset, merged[number])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dn2.errors import NotFoundError
 from dn2.images.manifest import is_merged, made_of
 from dn2.neighbors.versions import pointed_at
-from dn2.scoring.watermark import is_scored
+from dn2.scoring.watermark import is_scored, marks_in
 from dn2.store import layout
 from dn2.store.documents import WATERMARK, write_document
 from dn2.store.storage import Store
@@ -67,8 +67,7 @@ def marks_of(store: Store, dataset: str, parts: Sequence[str]) -> Marks:
     by_bank: dict[str, dict[str, set[str]]] = {}
     for bank in store.names("watermarks"):
         scored: dict[str, set[str]] = {}
-        for name in store.names(layout.watermarks(bank, dataset)):
-            part, _, version = name.removesuffix(".json").rpartition("-")
+        for part, version in marks_in(store, bank, dataset):
             scored.setdefault(part, set()).add(version)
         for part in parts:  # scored while it was being merged, see dn2.scoring.watermark
             if is_merged(part):

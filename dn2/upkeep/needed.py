@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from dn2.errors import SchemaError
 from dn2.neighbors.versions import open_version, pointed_at, version_names
-from dn2.records import GroupBankVersion, Scored
+from dn2.records import BankVersion, GroupBankVersion, Scored
 from dn2.reports.files import SUMMARY
+from dn2.reports.pictures import check_shard
 from dn2.store import layout
 from dn2.store.documents import (
     GROUP_REPORT_SUMMARY,
@@ -58,15 +59,14 @@ def needed_by_banks(store: Store, *, rows: bool = True) -> Needed:
             _check_pointer(store, bank, names)
         read: set[str] = set()
         for name in names:
-            version, document = open_version(store, bank, name)
+            version, files = open_version(store, bank, name)
             found.versions += 1
             found.embedders.add(version.embedder)
-            cleaning = document.get("cleaning")
-            if cleaning is not None:
-                found.cleanings.add(str(cleaning))
+            if isinstance(version, BankVersion) and version.cleaning is not None:
+                found.cleanings.add(version.cleaning)
             if not rows:
                 continue
-            for segment in [*_names(store, bank, name, document), *document.get("held", ())]:
+            for segment in (*files.segments, *(files.held or ())):
                 if segment not in read:
                     read.add(segment)
                     path = f"{layout.bank_segment(bank, segment)}.parquet"
@@ -83,20 +83,14 @@ def _check_pointer(store: Store, bank: str, names: Collection[str]) -> None:
         )
 
 
-def _names(store: Store, bank: str, version: str, document: dict[str, object]) -> list[str]:
-    segments = document["segments"]
-    if not isinstance(segments, list) or not all(isinstance(one, str) for one in segments):
-        uri = store.uri_of(layout.bank_version(bank, version))
-        raise SchemaError(f"{uri}: got segments = {segments!r:.60}, expected a list of names")
-    return segments
-
-
 def _shards_in(store: Store, path: str, *, groups: bool) -> set[str]:
     found: set[str] = set()
     column = "example_shards" if groups else "shard"
     for rows in iter_rows(store, path, BANK_GROUPS if groups else BANK_ROWS, [column]):
         for value in rows[column]:
             found.update(value if groups else (value,))
+    for shard in found:
+        check_shard(store, shard)
     return found
 
 

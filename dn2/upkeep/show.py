@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
@@ -12,7 +11,7 @@ from typing import TypeVar
 
 from dn2.config import check_name
 from dn2.errors import ConfigError, Dn2Error, NotFoundError, StoreError
-from dn2.images.manifest import part_names
+from dn2.images.manifest import number_of, part_names
 from dn2.neighbors.versions import current_version, open_version, version_names
 from dn2.records import BankVersion, Cleaning, GroupReport, Report
 from dn2.reports.files import SUMMARY
@@ -45,7 +44,6 @@ from dn2.upkeep.prune import legible, summary
 from dn2.upkeep.stale import plan
 
 _LOOKS = 16  # at a time in a bucket, where each costs a round trip
-_FINGERPRINT = re.compile("[0-9a-f]{16}")
 _NEVER = datetime.min.replace(tzinfo=UTC)
 T = TypeVar("T")
 R = TypeVar("R")
@@ -90,7 +88,7 @@ def _looked(store: Store, newest: int, seen: Inventory) -> Overview:
     if newest < 0:
         raise ConfigError(f"newest: got {newest}, expected 0 or more reports to show")
     datasets, banks, reported = (store.names(folder) for folder in ("manifests", "banks", "reports"))
-    cleaned = [name for name in store.names("cleaning") if _FINGERPRINT.fullmatch(name)]
+    cleaned = [name for name in store.names("cleaning") if layout.cleaning.parse(layout.cleaning(name))]
     if not (datasets or banks or reported or cleaned):
         raise NotFoundError(
             f"store {store.uri}: got nothing that dn2 has made, expected datasets, banks or reports; check --store, or "
@@ -149,7 +147,7 @@ def _dataset(store: Store, name: str) -> DatasetOverview:
     except Dn2Error as error:
         return replace(found, error=legible(str(error)))
     images = rows if len(parts) == 1 else origin.images  # a first part has no tombstones
-    if len({part.partition("-")[0] for part in parts[-2:]}) < len(parts[-2:]):
+    if len({number_of(part) for part in parts[-2:]}) < len(parts[-2:]):
         images = None  # two listings at once, which saw different images: the next one will tell
     return replace(found, source=origin.source, split=origin.split, images=images)
 
@@ -176,11 +174,10 @@ def _version(store: Store, bank: str, version: str, current: str | None) -> Vers
     found = VersionOverview(version, current=version == current)
     try:
         found = replace(found, written=store.modified(layout.bank_version(bank, version)))
-        made, document = open_version(store, bank, version)
+        made, files = open_version(store, bank, version)
     except Dn2Error as error:
         return replace(found, error=legible(str(error)))
-    parent = document.get("parent")
-    return replace(found, parent=parent if isinstance(parent, str) else None, made=made)
+    return replace(found, parent=files.parent, made=made)
 
 
 def _written(store: Store, folders: Sequence[str]) -> list[tuple[str, datetime | None]]:
@@ -201,8 +198,8 @@ def _written(store: Store, folders: Sequence[str]) -> list[tuple[str, datetime |
 def _reports(store: Store, bank: str, newest: int) -> ReportsOverview | None:
     """Return the finished reports of a bank; None if there is none."""
     try:
-        names = store.names(layout.report(check_name(bank), "").rstrip("/"))
-        whole = _written(store, [layout.report(bank, name) for name in names if _FINGERPRINT.fullmatch(name)])
+        folders = [layout.report(bank, name) for name in store.names(layout.reports(check_name(bank)))]
+        whole = _written(store, [folder for folder in folders if layout.report.parse(folder)])
     except Dn2Error as error:
         return ReportsOverview(legible(bank), error=legible(str(error)))
     if not whole:

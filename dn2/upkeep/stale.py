@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dn2.errors import NotFoundError
-from dn2.images.manifest import Parts, all_parts
+from dn2.images.manifest import Parts, all_parts, number_of
 from dn2.records import Size
 from dn2.reports.files import SUMMARY
 from dn2.store import layout
 from dn2.store.listing import StoredFile
 from dn2.store.storage import Store
-from dn2.upkeep.copies import SHARD
 from dn2.upkeep.inventory import Inventory
 from dn2.upkeep.limits import KINDS, Doomed, Limits
 from dn2.upkeep.marks import standing
 from dn2.upkeep.needed import Needed, needed_by_banks, scores_of
-from dn2.upkeep.ours import Ours, is_ours
+from dn2.upkeep.ours import Ours
 from dn2.upkeep.vanished import Lives, lives_of
 
 _THUMBNAILS = ".thumbnails.parquet"
-_FOLDER = re.compile(r"((reports|scores)/[^/]+|cleaning)/[0-9a-f]{16}")  # one report, one batch's scores, one cleaning
+_FOLDERS = (layout.report, layout.scores, layout.cleaning)  # each stands for one thing
 
 
 @dataclass(slots=True)
@@ -79,7 +77,6 @@ def _check_links(store: Store) -> None:
 class _Shard:
     """An embedding shard with its thumbnails, or what is left of them."""
 
-    embedder: str
     dataset: str
     part: str
     rows: tuple[int, int]
@@ -151,7 +148,9 @@ class _Search:
         return self._limits.old(self._times.get(layout.manifest(dataset, parts.replaced[part])))
 
     def _reports(self) -> None:
-        folders = {path: folder for path, folder in self._seen.folders.items() if _FOLDER.fullmatch(path)}
+        folders = {
+            path: folder for path, folder in self._seen.folders.items() if any(form.parse(path) for form in _FOLDERS)
+        }
         whole = []
         by_bank: dict[str, list[tuple[str, float]]] = {}
         for path, folder in folders.items():
@@ -178,7 +177,7 @@ class _Search:
         files: dict[str, list[StoredFile]] = {}
         for file in self._seen.files["embeddings"]:
             embedder = file.path.split("/")[1]
-            if not is_ours(file.path):
+            if not layout.is_removable(file.path):
                 continue
             files.setdefault(embedder, []).append(file)
             time_ = float("inf") if file.modified is None else file.modified
@@ -231,33 +230,28 @@ class _Search:
         """Yield the shards of the embedders that stay, each with its thumbnails."""
         found: dict[str, _Shard] = {}
         for file in self._seen.files["embeddings"]:
-            names = file.path.split("/")
-            base = names[-1].replace(_THUMBNAILS, ".parquet")
-            match = SHARD.fullmatch(base) if len(names) == 4 and names[1] not in unused else None
-            if match and self._ours.has(file.path):
-                rows = int(match[2]), int(match[3])
-                key = "/".join([*names[:-1], base])
-                found.setdefault(key, _Shard(names[1], names[2], match[1], rows)).files.append(file)
+            known = layout.embeddings.parse(file.path) or layout.shard_thumbnails.parse(file.path)
+            if known and known["embedder"] not in unused and self._ours.has(file.path):
+                shard = _Shard(known["dataset"], known["part"], (known["start"], known["stop"]))
+                found.setdefault(layout.embeddings(*known.values()), shard).files.append(file)
         yield from (found[key] for key in sorted(found))
 
     def _manifests(self) -> None:
         files = {file.path: file for file in self._seen.files["manifests"]}
         for dataset in self._seen.below("manifests"):
             parts = self._parts_of(dataset)
-            for part in sorted(parts.replaced, key=lambda name: (int(name.partition("-")[0]), name)):
+            for part in sorted(parts.replaced, key=lambda name: (number_of(name), name)):
                 file = files.get(layout.manifest(dataset, part))
                 if file is not None and self._replaced_for_good(dataset, part):
                     self._add("parts", file.path, [file])
 
     def _marks(self) -> None:
-        by_folder: dict[str, dict[StoredFile, tuple[str, str]]] = {}
+        by_folder: dict[tuple[str, str], dict[StoredFile, tuple[str, str]]] = {}
         for file in sorted(self._seen.files["watermarks"], key=lambda file: file.path):
-            if is_ours(file.path):
-                folder, _, name = file.path.rpartition("/")
-                part, _, version = name.removesuffix(".json").rpartition("-")
-                by_folder.setdefault(folder, {})[file] = part, version
-        for folder, marks in by_folder.items():
-            dataset = folder.rpartition("/")[2]
+            known = layout.watermark.parse(file.path)
+            if known:
+                by_folder.setdefault((known["name"], known["dataset"]), {})[file] = known["part"], known["version"]
+        for (_, dataset), marks in by_folder.items():
             gone = {
                 file: mark
                 for file, mark in marks.items()

@@ -14,9 +14,7 @@ from playwright.sync_api import Browser
 import dn2
 from tests.conftest import Bricks
 from tests.dn2.groups.synthetic import folder_of, groups_of, members_of
-from tests.dn2.reports.in_browser import browser, see
-
-__all__ = ["browser"]  # a fixture
+from tests.dn2.reports.browsing import see
 
 HOSTILE = (
     "<script>document.title='broken in'<",

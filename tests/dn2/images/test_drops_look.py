@@ -160,10 +160,14 @@ def test_mark_names_the_report_by_its_place_in_the_store(store: Store):
         ({"x": 5}, r"got x = 5, expected an object"),
         ({"x": None}, r"got x = None, expected an object"),
         ({"x": "id"}, r"got x = 'id', expected an object"),
+        ({"x": {"id": "../x", "since": 1}}, r"id: got '../x', expected <identity>, such as 0123"),
         ({"x": {"since": 1}}, r"got id = .*: Field required"),
-        ({"x": {"id": "1", "since": "then"}}, r"got since = 'then': Input should be a valid number"),
-        ({"x": {"id": "1", "since": 1, "told": "then"}}, r"got told = 'then': Input should be a valid number"),
-        ({"x": {"id": "1", "since": 1, "scored": "then"}}, r"got scored = 'then': Input should be a valid boolean"),
+        ({"x": {"id": "1" * 32, "since": "then"}}, r"got since = 'then': Input should be a valid number"),
+        ({"x": {"id": "1" * 32, "since": 1, "told": "then"}}, r"got told = 'then': Input should be a valid number"),
+        (
+            {"x": {"id": "1" * 32, "since": 1, "scored": "then"}},
+            r"got scored = 'then': Input should be a valid boolean",
+        ),
     ],
 )
 def test_damaged_memory_of_drops_is_named(inbox: Path, store: Store, drops: object, message: str):

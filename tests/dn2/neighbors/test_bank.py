@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import dn2
-from dn2.config import FitConfig
+from dn2.config import FitConfig, fingerprint
 from dn2.errors import BankError, ConfigError, NotFoundError, SchemaError, StoreError
 from dn2.neighbors.bank import Bank, prepared, shards_of
 from dn2.neighbors.segments import keys
 from dn2.neighbors.versions import open_bank, publish
+from dn2.records import BankFiles
 from dn2.store.storage import Store
 from tests.dn2.neighbors.oracle import nearest_of, rows_of, vectors_of
 from tests.dn2.scoring.synthetic import normal_vectors, write_shards
@@ -62,8 +63,14 @@ def test_missing_bank_in_an_empty_store(store: Store):
 def test_missing_version_is_named(store: Store):
     fit(store)
 
-    with pytest.raises(NotFoundError, match=r"no file 'banks/parts/versions/0000\.json'"):
-        open_bank(store, "parts", version="0000")
+    with pytest.raises(NotFoundError, match=r"no file 'banks/parts/versions/0{16}\.json'"):
+        open_bank(store, "parts", version="0" * 16)
+
+
+@pytest.mark.parametrize("version", ["0000", "../../x", "/etc/x", "a" * 15 + "\n", "a" * 16 + "\n", "s3://evil/x"])
+def test_version_that_leads_elsewhere_is_refused(store: Store, version: str):
+    with pytest.raises(ConfigError, match=r"bank 'parts': got version '.*, expected 16 hex digits"):
+        open_bank(store, "parts", version=version)
 
 
 @pytest.mark.parametrize("version", [None, "0000"])
@@ -192,9 +199,9 @@ def test_ids_stay_with_their_vectors_over_shards_and_segments(store: Store):
         json.loads(store.read(f"banks/parts/versions/{record.version}.json"))["segments"][0]
         for record in (first, second)
     ]
-    both = dataclasses.replace(first, version="both", rows=21)
-    publish(store, both, segments=segments, config={})
-    store.write("banks/parts/versions/both.calibration.parquet", _calibration(store, first))
+    both = dataclasses.replace(first, version="b" * 16, rows=21)
+    publish(store, both, BankFiles(tuple(segments)))
+    store.write(f"banks/parts/versions/{both.version}.calibration.parquet", _calibration(store, first))
 
     bank = Bank.open(store, both, memory_gb=1)
     found = nearest_of(bank, normal_vectors(9, seed=1)[:3], ["a", "b", "c"])
@@ -206,8 +213,8 @@ def test_ids_stay_with_their_vectors_over_shards_and_segments(store: Store):
     ]
     ids = {rows_of(bank)["image_id"][row].as_py() for row in (0, 14)}
     assert sorted(shards_of(store, both, ids).values()) == [
-        "embeddings/synthetic-0123456789ab/normal-0/000000000-000000012.parquet",
-        "embeddings/synthetic-0123456789ab/normal-1/000000000-000000009.parquet",
+        f"embeddings/synthetic-0123456789ab/{name}/000001-{fingerprint(name)}-000000000-{rows:09d}-01234567.parquet"
+        for name, rows in (("normal-0", 12), ("normal-1", 9))
     ]
 
 

@@ -15,10 +15,8 @@ from playwright.sync_api import Browser
 
 import dn2
 from tests.conftest import Bricks
-from tests.dn2.reports.conftest import NAMES
-from tests.dn2.reports.in_browser import browser, see
-
-__all__ = ["browser"]  # a fixture
+from tests.dn2.reports.batches import NAMES
+from tests.dn2.reports.browsing import see
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 import dn2
 from dn2.reports.export import check_target
 from tests.conftest import Bricks
-from tests.dn2.reports.conftest import Batch, scored
+from tests.dn2.reports.batches import Batch, scored
 
 KILLED_HALF_WAY = """
 import os, signal, sys
@@ -164,3 +165,33 @@ def test_part_that_is_missing_fails_the_export(batch: Batch, tmp_path: Path):
     with pytest.raises(dn2.NotFoundError, match=r"no file 'reports/.*/part-00000.parquet'"):
         dn2.export(batch.report, batch.store, tmp_path / "report")
     assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["{outside}", "../../precious.txt", "..", "", "a/b", "a\\b", "x\0y", "x\ny", "notes.txt", 3]
+)
+def test_forged_names_of_parts_overwrite_nothing(batch: Batch, tmp_path: Path, name: object):
+    """An absolute path, or one that leads out of the folder, would be written to: whatever lies there is lost."""
+    outside = tmp_path / "precious.txt"
+    outside.write_text("precious")
+    name = str(outside) if name == "{outside}" else name
+    summary = json.loads((batch.folder / "summary.json").read_bytes())
+    (batch.folder / "summary.json").write_text(json.dumps({**summary, "parts": [*summary["parts"], name]}))
+    with pytest.raises(dn2.SchemaError, match=r"summary.json: .*got .*"):
+        dn2.export(batch.report, batch.store, tmp_path / "out" / "report")
+    assert outside.read_text() == "precious"
+    assert not [*(tmp_path / "out").glob("*")]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".git", "part-1.parquet", "part-00000.parquet\n"])
+def test_folder_whose_forged_summary_counts_a_foreign_file_among_its_parts_is_refused(
+    batch: Batch, tmp_path: Path, name: str
+):
+    folder = dn2.export(batch.report, batch.store, tmp_path / "report")
+    dn2.export(batch.report, batch.store, folder)
+    (folder / name).write_text("precious")
+    summary = json.loads((folder / "summary.json").read_bytes())
+    (folder / "summary.json").write_text(json.dumps({**summary, "parts": [*summary["parts"], name]}))
+    with pytest.raises(dn2.ConfigError, match="holds something else, expected a new or empty folder, or a report"):
+        dn2.export(batch.report, batch.store, folder)
+    assert (folder / name).read_text() == "precious"

@@ -10,7 +10,7 @@ import pytest
 
 import dn2
 from dn2.reports.old import find_report
-from tests.dn2.reports.conftest import Batch
+from tests.dn2.reports.batches import Batch
 
 
 def changed(folder: Path, **values: Any) -> Path:
@@ -89,6 +89,8 @@ def test_damaged_summary_is_refused(batch: Batch, tmp_path: Path, values: dict[s
     [
         ("path", "../../secret/part-00000.parquet"),
         ("path", "scores/bricks/0123456789abcdef/part-00000.parquet"),
+        ("path", "s3://evil/part-00000.parquet"),
+        ("shard", "http://127.0.0.1:1/x.parquet"),
         ("shard", "embeddings/../../secret.parquet"),
         ("shard", "/etc/passwd"),
         ("shard", "embeddings//etc/passwd"),
@@ -99,6 +101,35 @@ def test_summary_that_leads_out_of_the_store_is_refused(batch: Batch, tmp_path: 
     scores = json.loads((folder / "summary.json").read_bytes())["scores"]
     scores["parts"][0][field] = value
     with pytest.raises(
-        dn2.SchemaError, match="got paths that dn2 does not use, expected those of a report; score the b"
+        dn2.SchemaError,
+        match=r"scores: parts.0.\w+: got .*, expected \w+/<|got paths that dn2 does not use, expected those",
     ):
         find_report(changed(folder, scores=scores))
+
+
+@pytest.mark.parametrize(
+    "home",
+    [
+        "s3://evil/store",
+        "http://127.0.0.1:1/store",
+        "file:///x::s3://evil/store",
+        "simplecache::http://127.0.0.1:1/store",
+        "memory://store",
+        "store",
+        "/store",
+        "file:///x/../store",
+        "file:///x//store",
+        "file:///x\0y",
+        "file:///x\ny",
+        "file://",
+        "",
+    ],
+)
+def test_summary_does_not_choose_which_server_is_asked(batch: Batch, tmp_path: Path, home: str):
+    """A copy's summary may name a store in a folder of this machine; any other one is named by who runs the command."""
+    folder = dn2.export(batch.report, batch.store, tmp_path / "report")
+    tail = batch.report.uri.removeprefix(f"file://{batch.store}")
+    changed(folder, uri=f"{home}{tail}")
+    with pytest.raises(dn2.ConfigError, match=r"expected one in a folder of this machine; name the store with --store"):
+        find_report(folder)
+    assert find_report(folder, batch.store).store == f"file://{batch.store}"

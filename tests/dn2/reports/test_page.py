@@ -12,7 +12,7 @@ import dn2
 from dn2.records import Fidelity
 from dn2.reports.page import told_search
 from tests.conftest import Bricks
-from tests.dn2.reports.conftest import scored
+from tests.dn2.reports.batches import scored
 
 MILLION = Fidelity(images=1000, recall=0.9932, rank_correlation=0.99993, score_error=0.0002, flipped=0)
 

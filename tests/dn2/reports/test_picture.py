@@ -20,7 +20,7 @@ from dn2.records import Report, WorstImage
 from dn2.reports.figure import Histogram, histogram_png
 from dn2.reports.report import finished
 from tests.conftest import Bricks
-from tests.dn2.reports.conftest import Batch, scored
+from tests.dn2.reports.batches import Batch, scored
 
 EDGES = np.linspace(0.0, 6.0, 61)
 

@@ -14,7 +14,7 @@ from markupsafe import escape
 import dn2
 from dn2.reports.report import finished
 from tests.conftest import Bricks
-from tests.dn2.reports.conftest import Batch, scored
+from tests.dn2.reports.batches import Batch, scored
 
 
 def rows(batch: Batch) -> list[dict[str, object]]:

@@ -11,10 +11,9 @@ from playwright.sync_api import Browser
 
 import dn2
 from tests.conftest import Bricks
-from tests.dn2.reports.in_browser import browser, see
+from tests.dn2.reports.browsing import see
 
 pytestmark = pytest.mark.browser
-__all__ = ["browser"]  # a fixture
 HOSTILE = ("<script>alert(1)</script>.png", 'quote" onerror="alert(1).png', "a&amp;b{{ 7*7 }}.png")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import dn2
+from dn2.config import fingerprint
 from dn2.records import Dataset, Embedded, EmbeddedShard, Shard
 from dn2.store import layout
 from dn2.store.schemas import CALIBRATION, EMBEDDINGS, PROBES
@@ -74,11 +75,11 @@ def write_shards(
         write_probes(store, normal_vectors(4, seed=99, dim=dim), embedder=embedder)
     contents = contents or [f"{name}-{row}" for row in range(count)]
     valid = ~np.isin(np.arange(count), rejected)
-    shards = []
+    shards, part = [], f"000001-{fingerprint(name)}"
     for start in range(0, count, shard_rows):
         rows = range(start, min(start + shard_rows, count))
         gone = tuple(row - start for row in superseded if row in rows)
-        path = layout.embeddings(embedder, f"{name}/{start:09d}-{rows.stop:09d}")
+        path = layout.embeddings(embedder, name, part, start, rows.stop, "01234567")
         with writing(store, path, EMBEDDINGS.with_dim(dim), {}) as file:
             file.write(
                 {
@@ -94,11 +95,11 @@ def write_shards(
                     "reject_reason": [None if valid[row] else "the file is empty" for row in rows],
                 }
             )
-        shard = Shard(name, f"file:///{name}", "000001-part", start, rows.stop, gone)
+        shard = Shard(name, f"file:///{name}", part, start, rows.stop, gone)
         living = [row for row in rows if row - start not in gone]
         embedded = int(valid[living].sum())
         shards.append(EmbeddedShard(shard, path, embedded, len(living) - embedded))
-    dataset = Dataset(name, f"file:///{name}", ("000001-part",), count - len(superseded))
+    dataset = Dataset(name, f"file:///{name}", (part,), count - len(superseded))
     return Embedded(dataset, embedder, tuple(shards))
 
 

@@ -51,7 +51,7 @@ def test_added_images_are_neighbours_and_calibrate_as_if_trained_with_them(store
     assert growth.bank == record
     assert (growth.added, growth.held_out, growth.known, growth.copies) == (25, 0, 0, 0)
     assert (record.rows, record.segment_count, record.calibration_rows) == (65, 2, 65)
-    assert read_version(store, "parts", record.version)["parent"] == before.version
+    assert read_version(store, "parts", record.version, dn2.BankVersion)[1].parent == before.version
 
     both = np.concatenate([normal_vectors(40, seed=0), normal_vectors(25, seed=1)])
     names = [image_id("normal", row) for row in range(40)] + [image_id("more", row) for row in range(25)]
@@ -73,7 +73,8 @@ def test_old_version_stays_as_it_was_and_can_be_used_again(store: Store):
     assert calibration(store, before) == scores
     assert use_version(store, "parts", before.version) == before
     again = dn2.add(write_shards(store, normal_vectors(5, seed=3), name="other"), store, bank="parts")
-    assert (again.bank.rows, read_version(store, "parts", again.bank.version)["parent"]) == (45, before.version)
+    parent = read_version(store, "parts", again.bank.version, dn2.BankVersion)[1].parent
+    assert (again.bank.rows, parent) == (45, before.version)
 
 
 def test_a_fifth_of_the_added_images_is_held_out_where_the_trained_ones_were(store: Store):

@@ -12,7 +12,6 @@ import dn2
 from dn2.config import FitConfig, ScoreConfig
 from dn2.errors import BankError
 from dn2.neighbors.bank import Bank, prepared
-from dn2.neighbors.versions import read_version
 from dn2.scoring.plan import bank_loads, plan_scoring
 from dn2.scoring.score import score_shard, search_shard
 from dn2.scoring.scores import mean_distance, threshold_at
@@ -110,7 +109,7 @@ def test_ivf_visits_as_many_cells_as_the_recall_asks_for_and_tells_what_that_cos
         assert fidelity.recall == pytest.approx(everywhere, abs=0.05)
     assert records[1].fidelity.recall >= 0.98
     assert records[1].fidelity.score_error < records[0].fidelity.score_error
-    assert read_version(store, "parts", records[1].version)["fidelity"]["recall"] == records[1].fidelity.recall
+    assert dn2.open_bank(store, "parts", version=records[1].version).fidelity == records[1].fidelity
 
 
 def test_one_centre_is_the_mean(store: Store):

@@ -194,7 +194,9 @@ def test_report_in_a_bucket_and_its_copy_on_this_machine(s3_bucket: str, tmp_pat
 
     again = dn2.rethreshold(first.uri, config=settings(budget=4))
     assert (again.anomalous, again.uri.startswith(f"{store.uri}/reports/parts/")) == (4, True)
-    assert dn2.rethreshold(folder, config=settings(budget=4)) == again
+    with pytest.raises(dn2.ConfigError, match=r"got a report of the store 's3://.*; name the store with --store"):
+        dn2.rethreshold(folder, config=settings(budget=4))
+    assert dn2.rethreshold(folder, store, config=settings(budget=4)) == again
     assert json.loads((folder / "summary.json").read_bytes())["uri"] == again.uri
     with pytest.raises(dn2.NotFoundError, match=r"its store s3://bucket/elsewhere is not there"):
         dn2.rethreshold(folder, f"{s3_bucket}/elsewhere", config=settings(budget=5))

@@ -7,11 +7,12 @@ import pytest
 
 from dn2.errors import SchemaError
 from dn2.records import ScoredShard
+from dn2.store import layout
 from dn2.store.documents import as_record, read_document, write_document
 from dn2.store.storage import Store
 from dn2.store.tables import producer
 
-CONTENT = {"path": "a", "shard": "b", "scored": 3, "rejected": 0}
+CONTENT = {"path": layout.score_part.example, "shard": layout.embeddings.example, "scored": 3, "rejected": 0}
 
 
 def test_document_says_what_it_is_and_comes_back(tmp_path: Path):

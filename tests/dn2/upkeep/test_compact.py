@@ -1,18 +1,16 @@
-"""Merged manifest parts: the same images, embeddings, scores and marks, and never a half state."""
+"""Merged manifest parts: the same images, embeddings and scores."""
 
 from __future__ import annotations
 
-import json
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import dn2
-from dn2.errors import ConfigError, NotFoundError, SchemaError, StoreError
+from dn2.errors import ConfigError, NotFoundError, SchemaError
 from dn2.images.manifest import all_parts, part_names
-from dn2.scoring.watermark import mark, unscored
+from dn2.scoring.watermark import unscored
 from dn2.store import layout
 from dn2.store.schemas import MANIFEST
 from dn2.store.storage import Store
@@ -26,7 +24,6 @@ from tests.dn2.upkeep.nights import (
     embeddings,
     files,
     ingest,
-    night,
     oracle,
     scores,
     union,
@@ -95,14 +92,6 @@ def test_bank_trained_afterwards_has_the_same_rows_vectors_and_threshold(nights:
     assert (after.threshold, after.rows, same) == (before.threshold, before.rows, vectors)
     assert after.version != before.version
     assert embedded_files(nights.store) == there
-
-
-def test_merged_part_is_not_scored_again_at_night_and_what_comes_later_is(nights: Nights):
-    dn2.compact(nights.store, dataset="inbox")
-    dataset = ingest(nights.source, nights.store)
-    assert unscored(dataset, nights.store, bank=nights.bank) == ()
-    assert unscored(dataset, nights.store, bank=nights.bank, rescore=True) == ()
-    assert night(nights.source, nights.store, nights.bank) is None
 
 
 def test_second_run_changes_nothing(nights: Nights):
@@ -177,57 +166,6 @@ def test_merge_that_knows_less_than_another_one_does_not_count(nights: Nights, t
     shutil.copy(tmp_path / "copy" / path, Path(nights.store) / path)
     assert part_names(Store.open(nights.store), "twice") == (more.part,)
     assert f"file://{source}/000.png" not in union(nights.store, "twice")
-
-
-def test_parts_that_a_bank_has_not_scored_yet_are_left_apart(nights: Nights):
-    store = Store.open(nights.store)
-    last = part_names(store, "inbox")[-1]
-    store.remove(layout.watermark("parts", "inbox", last, nights.bank.version))
-    done = dn2.compact(nights.store, dataset="inbox")
-    assert len(done.merged) == 2
-    assert done.notes == (
-        f"the manifest parts from {last} on were not merged: bank 'parts' has scored only some of them",
-    )
-    dataset = ingest(nights.source, nights.store)
-    assert dataset.parts == (done.part, last)
-    assert unscored(dataset, store, bank=nights.bank) == (last,)
-
-
-def test_version_is_marked_only_if_it_has_scored_everything(nights: Nights):
-    """What only older versions have scored is still scored again on demand."""
-    store = Store.open(nights.store)
-    *_, last = part_names(store, "inbox")
-    dataset = ingest(nights.source, nights.store)
-    older = dn2.fit(
-        dn2.embed(dn2.ingest(nights.source.parent / "normal", store, dataset="normal"), store, config=CONFIG),
-        store,
-        bank="parts",
-        config=dn2.FitConfig(false_alarm_rate=0.3),
-    )
-    store.remove(layout.watermark("parts", "inbox", last, nights.bank.version))
-    mark(dataset, store, bank=older, parts=[last], report=None)  # the current version has scored the last part only
-    done = dn2.compact(store, dataset="inbox")
-    assert len(done.merged) == 3
-    after = ingest(nights.source, nights.store)
-    for bank in (older, nights.bank):
-        assert unscored(after, store, bank=bank) == ()
-    assert unscored(after, store, bank=older, rescore=True) == (done.part,)
-
-
-def test_part_that_is_scored_while_it_is_merged_counts_as_scored(nights: Nights, tmp_path: Path):
-    """The run began before: it marks the parts that it knew."""
-    store = Store.open(nights.store)
-    dataset = ingest(nights.source, nights.store)
-    for part in dataset.parts:
-        store.remove(layout.watermark("parts", "inbox", part, nights.bank.version))
-    done = dn2.compact(store, dataset="inbox")
-    after = ingest(nights.source, nights.store)
-    assert unscored(after, store, bank=nights.bank) == (done.part,)
-    mark(dataset, store, bank=nights.bank, parts=dataset.parts[:2], report=None)
-    assert unscored(after, store, bank=nights.bank) == (done.part,)
-    mark(dataset, store, bank=nights.bank, parts=dataset.parts[2:], report=None)
-    assert unscored(after, store, bank=nights.bank) == ()
-    assert unscored(after, store, bank=nights.bank, rescore=True) == ()
 
 
 def test_parts_that_are_not_embedded_like_the_others_are_left_apart(nights: Nights):
@@ -321,94 +259,14 @@ def test_foreign_folders_are_passed_over_and_damaged_datasets_come_last(
     ]
 
 
-@pytest.mark.parametrize("broken", [{"replaces": "x"}, {"replaces": []}, {}, {"replaces": [1]}], ids=str)
+@pytest.mark.parametrize(
+    "broken",
+    [{"replaces": "x"}, {"replaces": []}, {}, {"replaces": [1]}, {"replaces": ["../../x"]}, {"replaces": ["/etc/x"]}],
+    ids=str,
+)
 def test_merged_part_that_does_not_say_what_it_stands_for_is_refused(nights: Nights, broken: dict[str, object]):
     store = Store.open(nights.store)
     with writing(store, layout.manifest("inbox", f"000009-{'a' * 16}-all"), MANIFEST, broken):
         pass
     with pytest.raises(SchemaError, match=r"-all.parquet: got replaces = .*, expected the names of manifest parts"):
         part_names(store, "inbox")
-
-
-def test_killed_at_any_write_it_leaves_the_old_state_and_the_next_run_ends_it(
-    made: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """Each time one more file is written, from none on, until a run gets through."""
-    state = union(made.store)
-    vectors = embeddings(made.store)
-    whole = dn2.compact(shutil.copytree(made.store, tmp_path / "whole"), dataset="inbox")
-    expected = set(files(str(tmp_path / "whole")))
-    create = Store.create
-    for allowed in range(20):
-        store = str(shutil.copytree(made.store, tmp_path / str(allowed)))
-        left = [allowed]
-
-        def limited(self: Store, path: str, left: list[int] = left):
-            if not left[0]:
-                raise StoreError("killed")
-            left[0] -= 1
-            return create(self, path)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Store, "create", limited)
-            try:
-                assert dn2.compact(store, dataset="inbox") == whole
-                break
-            except StoreError:
-                pass
-        assert union(store) == state
-        assert embeddings(store) == vectors
-        assert unscored(ingest(made.source, store), store, bank=made.bank) == ()
-        done = dn2.compact(store, dataset="inbox")
-        assert (done.part, done.merged, done.size.files) == (whole.part, whole.merged, whole.size.files)
-        assert union(store) == state
-        assert embeddings(store) == vectors
-        assert unscored(ingest(made.source, store), store, bank=made.bank) == ()
-        assert set(files(store)) == expected
-    assert allowed == 6  # two shards with thumbnails, a mark, the part
-
-
-def test_two_at_once_merge_once(nights: Nights):
-    before = union(nights.store)
-    with ThreadPoolExecutor(2) as pool:
-        done = list(pool.map(lambda _: dn2.compact(nights.store, dataset="inbox"), range(2)))
-    assert sorted(len(one.merged) for one in done) == [0, 3]
-    assert union(nights.store) == before
-
-
-def test_mark_and_footer_tell_what_the_part_was_made_of(nights: Nights):
-    store = Store.open(nights.store)
-    parts = part_names(store, "inbox")
-    done = dn2.compact(store, dataset="inbox")
-    assert done.part is not None
-    footer = read_config(store, layout.manifest("inbox", done.part), MANIFEST)
-    assert (footer["made_of"], footer["replaces"], footer["images"]) == (list(parts), list(parts), 9)
-    assert footer["source"] == f"file://{nights.source}"
-    path = layout.watermark("parts", "inbox", done.part, nights.bank.version)
-    assert json.loads(store.read(path))["made_of"] == list(parts)
-    (dataset, _) = dn2.show(store).datasets
-    assert (dataset.images, dataset.parts, dataset.error) == (9, 1, None)
-
-
-def test_ingests_and_merges_at_once_lose_nothing(tmp_path: Path):
-    source, store = tmp_path / "source", str(tmp_path / "store")
-    make_pictures(source, 2)
-    dn2.ingest(source, store, dataset="busy")
-
-    def deliver() -> None:
-        for count in range(3, 11):
-            make_pictures(source / str(count), 1, seed=count)
-            (source / str(count - 1) / "000.png").unlink(missing_ok=True)
-            dn2.ingest(source, store, dataset="busy")
-
-    def merge() -> list[dn2.Compacted]:
-        return [dn2.compact(store, dataset="busy") for _ in range(12)]
-
-    with ThreadPoolExecutor(2) as pool:
-        delivered, merged = pool.submit(deliver), pool.submit(merge)
-        delivered.result()
-        assert len(merged.result()) == 12
-    assert sorted(union(store, "busy")) == sorted(f"file://{path}" for path in source.rglob("*.png"))
-    dn2.compact(store, dataset="busy")
-    assert sorted(union(store, "busy")) == sorted(f"file://{path}" for path in source.rglob("*.png"))
-    assert dn2.ingest(source, store, dataset="busy").added == 0

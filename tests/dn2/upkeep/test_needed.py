@@ -9,7 +9,7 @@ import pytest
 from dn2.errors import NotFoundError
 from dn2.upkeep.needed import needed_by_banks, scores_of
 from tests.dn2.upkeep.full import Full
-from tests.dn2.upkeep.test_prune import needs_of
+from tests.dn2.upkeep.pruning import needs_of
 
 
 @pytest.fixture(scope="module")
