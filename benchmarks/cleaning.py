@@ -46,11 +46,11 @@ import dn2
 from benchmarks.embedded import open_embedded, write_embedded
 from benchmarks.fashion import FOLDER, Embeddings, load
 from benchmarks.results import write_results
+from dn2 import layout
 from dn2.config import CleanConfig
 from dn2.evaluation.metrics import roc_auc
 from dn2.neighbors.reverse import distances_to
 from dn2.records import Cleaning
-from dn2.store import layout
 from dn2.store.schemas import CLEANING
 from dn2.store.tables import read_table
 

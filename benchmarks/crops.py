@@ -31,7 +31,6 @@ from skimage import data, draw, filters
 import dn2
 from benchmarks.results import write_results
 from dn2.evaluation.metrics import roc_auc
-from dn2.reports.files import part_path
 from dn2.store.schemas import REPORT
 from dn2.store.tables import read_table
 
@@ -112,7 +111,7 @@ def scores_by_kind(folder: Path, crop: str) -> dict[str, np.ndarray]:
     bank = dn2.fit(normal, store, bank=crop)
     batch = dn2.embed(dn2.ingest(folder / "batch", store), store, bank=bank)
     report = dn2.score(batch, store, bank=bank)
-    table = read_table(store, part_path(report.uri.removeprefix(f"{store.uri}/"), 0), REPORT, ["uri", "score"])
+    table = read_table(store, f"{report.uri.removeprefix(f'{store.uri}/')}/{layout.part(0)}", REPORT, ["uri", "score"])
     kinds = np.array([uri.rpartition("/")[2].rpartition("-")[0] for uri in table["uri"].to_pylist()])
     return {kind: table["score"].to_numpy()[kinds == kind] for kind in np.unique(kinds)}
 

@@ -9,8 +9,8 @@ import numpy as np
 
 import dn2
 from benchmarks.fashion import FOLDER
+from dn2 import layout
 from dn2.records import Dataset, Embedded, EmbeddedShard, Shard
-from dn2.store import layout
 from dn2.store.schemas import EMBEDDINGS
 from dn2.store.tables import count_rows, vector_column, writing
 

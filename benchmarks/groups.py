@@ -43,8 +43,8 @@ from benchmarks.results import write_results
 from dn2.config import GroupFitConfig, GroupScoreConfig
 from dn2.evaluation.metrics import roc_auc
 from dn2.groups.bank import GroupBank
+from dn2.layout import GROUPS_FILE
 from dn2.records import GroupBankVersion, GroupReport
-from dn2.reports.files import GROUPS_FILE
 from dn2.store.schemas import GROUPS
 from dn2.store.tables import read_table
 

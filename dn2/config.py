@@ -27,7 +27,7 @@ _DEVICE = re.compile(r"auto|(cpu|cuda(:\d+)?)(,(cpu|cuda(:\d+)?))*")
 _TILES = re.compile(r"tiles-([1-9][0-9]?)x([1-9][0-9]?)|tiles\( ?([1-9][0-9]?) ?, ?([1-9][0-9]?) ?\)")
 _SHA256 = re.compile("[0-9a-f]{64}")
 _MOST_TILES = 16  # in a row, and in a column
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def fingerprint(value: Any, *, length: int = 16) -> str:
@@ -43,7 +43,7 @@ def check_name(name: str) -> str:
         ConfigError: it is empty, over 100 characters, starts with a dot or dash, or holds other characters
             than letters, digits, dot, dash and underscore.
     """
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise ConfigError(
             f"name {name!r} cannot be used: expected 1 to 100 letters, digits, dots, dashes or underscores, "
             f"starting with a letter or digit"

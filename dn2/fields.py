@@ -95,7 +95,7 @@ class Config(BaseModel):
         return found
 
     @classmethod
-    def of_old(cls, content: Any) -> Self:
+    def reread(cls, content: Any) -> Self:
         """Return settings as they were written down, perhaps when some fields did not exist yet: those are neutral.
 
         Args:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from dn2.config import _NAME
+from dn2.config import NAME
 from dn2.errors import SchemaError
 
 GROUPS_FILE = "groups.parquet"  # of a report of groups
@@ -23,8 +23,8 @@ SUMMARY = "summary.json"  # written last: a folder without it is no report
 _WIDTHS = {"start": 9, "stop": 9, "number": 5, "first": 4, "behind": 4}  # digits at least
 _HEX = "[0-9a-f]{16}"
 _FIELDS = {  # what may stand in place of a field, and an example
-    "name": (_NAME.pattern, "parts"),
-    "dataset": (_NAME.pattern, "photos"),
+    "name": (NAME.pattern, "parts"),
+    "dataset": (NAME.pattern, "photos"),
     "embedder": (r"[^/\\\x00-\x1f\x7f]+-[0-9a-f]{12}", "resnet50-0123456789ab"),
     "part": (f"[0-9]{{1,18}}-{_HEX}(?:-all)?", "000001-0123456789abcdef"),
     "settings": ("[0-9a-f]{8}", "01234567"),
@@ -33,7 +33,7 @@ _FIELDS = {  # what may stand in place of a field, and an example
     "segment": (f"{_HEX}(?:-[0-9]{{4,18}}|-added|-held)?", "0123456789abcdef-added"),
     "identity": ("[0-9a-f]{32}", "0123456789abcdef0123456789abcdef"),
     "unfinished": ("[0-9a-f]{32}(?:[.][a-z0-9]{1,9})?", "0123456789abcdef0123456789abcdef.parquet"),
-    "locked": (f"(?:banks|manifests)/{_NAME.pattern}", "banks/parts"),
+    "locked": (f"(?:banks|manifests)/{NAME.pattern}", "banks/parts"),
     "file of a cleaning": ("|".join(map(re.escape, (SUMMARY, PAGE, ROWS))), ROWS),
     "file of a report": ("|".join(map(re.escape, (SUMMARY, PAGE, PICTURE, GROUPS_FILE))), PAGE),
     **{name: (f"[0-9]{{{width}}}|[1-9][0-9]{{{width},17}}", f"{0:0{width}d}") for name, width in _WIDTHS.items()},

@@ -13,6 +13,7 @@ import httpx
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
 import dn2
+from dn2.layout import PICTURE
 from dn2.records import (
     AnyBank,
     AnyReport,
@@ -29,7 +30,6 @@ from dn2.records import (
     WorstGroup,
     WorstImage,
 )
-from dn2.reports.files import PICTURE
 from dn2.sources.pattern import below
 from flows.facts import Outcome, copies_in_words, fidelity_in_words, index_in_words, size_in_words
 from flows.links import cell, page, served, text
@@ -67,7 +67,7 @@ def _table(rows: Iterable[tuple[str, object]]) -> str:
 
 
 @_for_the_eye
-def show_dataset(dataset: Dataset) -> None:
+def display_dataset(dataset: Dataset) -> None:
     """Show what a listing found."""
     changes = f"{dataset.added:,} added, {dataset.changed:,} changed, {dataset.vanished:,} vanished"
     lines = (
@@ -82,7 +82,7 @@ def show_dataset(dataset: Dataset) -> None:
 
 
 @_for_the_eye
-def show_embedded(embedded: Embedded) -> None:
+def display_embedded(embedded: Embedded) -> None:
     """Show what was embedded."""
     lines = (
         ("source", text(embedded.dataset.source)),
@@ -95,7 +95,7 @@ def show_embedded(embedded: Embedded) -> None:
 
 
 @_for_the_eye
-def show_cleaning(cleaning: Cleaning, store: str) -> None:
+def display_cleaning(cleaning: Cleaning, store: str) -> None:
     """Show how many training images were dropped."""
     how = "estimated" if cleaning.estimated else "as given"
     lines = (
@@ -110,7 +110,7 @@ def show_cleaning(cleaning: Cleaning, store: str) -> None:
 
 
 @_for_the_eye
-def show_compacted(done: Sequence[Compacted], store: str) -> None:
+def display_compacted(done: Sequence[Compacted], store: str) -> None:
     """Show which manifest parts were merged."""
     rows = [
         (
@@ -124,7 +124,7 @@ def show_compacted(done: Sequence[Compacted], store: str) -> None:
 
 
 @_for_the_eye
-def show_pruned(found: Pruned) -> None:
+def display_pruned(found: Pruned) -> None:
     """Show what nobody needs any more."""
     lines = [("store", text(found.store)), ("removed", "yes" if found.removed else "no, it was only looked for")]
     lines += [(one.kind, f"{one.count:,}, {size_in_words(one.size)}") for one in found.kinds]
@@ -132,7 +132,7 @@ def show_pruned(found: Pruned) -> None:
 
 
 @_for_the_eye
-def show_bank(bank: AnyBank) -> None:
+def display_bank(bank: AnyBank) -> None:
     """Show a version of a bank with what its thresholds promise."""
     lines = [
         ("bank", f"{text(bank.name)}, version {bank.version}"),
@@ -161,7 +161,7 @@ def _of_groups(bank: GroupBankVersion) -> Iterator[tuple[str, str]]:
 
 
 @_for_the_eye
-def show_report(report: AnyReport, store: str, tell: TellConfig) -> None:
+def display_report(report: AnyReport, store: str, tell: TellConfig) -> None:
     """Show a report: its counts with links, a histogram if it has one, and a table of the worst images or groups."""
     base = tell.report_base_url
     lines = (
@@ -228,7 +228,7 @@ def _group(worst: WorstGroup, report: AnyReport) -> dict[str, str]:
 
 
 @_for_the_eye
-def show_nothing_new(source: str, bank: str) -> None:
+def display_nothing_new(source: str, bank: str) -> None:
     """Show that a drop held no image that the bank has not scored already."""
     line = f"nothing new in {text(source)}: bank {text(bank)} has scored all its images"
     create_markdown_artifact(line, key=_key("report", bank), description="nothing new")
@@ -245,7 +245,7 @@ def _histogram(report: AnyReport, store: str) -> str | None:
 
 
 @_for_the_eye
-def show_night(outcomes: Sequence[Outcome], store: str, tell: TellConfig) -> None:
+def display_night(outcomes: Sequence[Outcome], store: str, tell: TellConfig) -> None:
     """Show what became of each source of a night."""
     rows = []
     for outcome in sorted(outcomes, key=lambda one: one.error is None):  # failures first
@@ -272,7 +272,7 @@ def _of(report: AnyReport) -> str:
 
 
 @_for_the_eye
-def show_looks(looks: Sequence[Look], failures: Sequence[tuple[str, str]]) -> None:
+def display_looks(looks: Sequence[Look], failures: Sequence[tuple[str, str]]) -> None:
     """Show what was found below the watched prefixes."""
     lines = ["| prefix | drops | complete now | beside the drops |", "|---|---|---|---|"]
     lines += [f"| {text(one.prefix)} | {len(one.drops):,} | {len(one.due):,} | {one.loose:,} |" for one in looks]

@@ -9,7 +9,7 @@ import tasks.steps as step
 from dn2.neighbors.versions import check_kind
 from dn2.records import AnyBank, BankVersion, Growth
 from dn2.store.documents import BANK_VERSION
-from flows.artifacts import show_bank, show_cleaning
+from flows.artifacts import display_bank, display_cleaning
 from flows.images import embed_source
 from flows.parameters import AddParameters, RemoveParameters, TrainParameters, UseVersionParameters
 from flows.watched import watched
@@ -24,9 +24,9 @@ def train(parameters: TrainParameters) -> BankVersion:
         cleaning = None
         if parameters.clean.rule != "none":
             cleaning = step.clean(embedded, parameters.store, parameters.clean)
-            show_cleaning(cleaning, parameters.store)
+            display_cleaning(cleaning, parameters.store)
         bank = step.fit(embedded, parameters.store, parameters.bank, parameters.fit, cleaning)
-        show_bank(bank)
+        display_bank(bank)
     return bank
 
 
@@ -36,7 +36,7 @@ def bank_add(parameters: AddParameters) -> Growth:
     with watched():
         bank = step.open_bank(parameters.store, parameters.bank)
         growth = step.add(embed_source(parameters, bank), parameters.store, parameters.bank, parameters.add)
-        show_bank(growth.bank)
+        display_bank(growth.bank)
     return growth
 
 
@@ -46,7 +46,7 @@ def bank_remove(parameters: RemoveParameters) -> Growth:
     with watched():
         step.open_bank(parameters.store, parameters.bank)  # one of groups, or none at all, is refused
         growth = step.remove(parameters.store, parameters.bank, parameters.image_ids)
-        show_bank(growth.bank)
+        display_bank(growth.bank)
     return growth
 
 
@@ -55,5 +55,5 @@ def use_version(parameters: UseVersionParameters) -> AnyBank:
     """Point a bank, of images or of groups, at one of its versions; nothing else is written."""
     with watched():
         bank = step.use_version(parameters.store, parameters.bank, parameters.version)
-        show_bank(bank)
+        display_bank(bank)
     return bank

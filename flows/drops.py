@@ -8,7 +8,7 @@ from prefect.logging import get_run_logger
 import tasks.steps as step
 from dn2.errors import Dn2Error
 from dn2.records import Drop, Look
-from flows.artifacts import show_looks
+from flows.artifacts import display_looks
 from flows.events import tell_drop
 from flows.facts import reason
 from flows.parameters import WatchParameters
@@ -39,7 +39,7 @@ def watch_drops(parameters: WatchParameters) -> tuple[Drop, ...]:
             except Exception as error:
                 get_run_logger().exception("%s failed", prefix.prefix)
                 failures.append((prefix.prefix, reason(error)))
-        show_looks(looks, failures)
+        display_looks(looks, failures)
     if failures:
         reasons = "; ".join(f"{prefix}: {why}" for prefix, why in failures)
         raise WatchError(f"{len(failures)} of {len(file.watch)} prefixes could not be looked at: {reasons}")

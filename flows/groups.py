@@ -11,7 +11,7 @@ from dn2.neighbors.versions import check_kind
 from dn2.records import GroupBankVersion, GroupReport
 from dn2.reports.export import check_target
 from dn2.store.documents import GROUP_BANK_VERSION
-from flows.artifacts import show_bank, show_report
+from flows.artifacts import display_bank, display_report
 from flows.events import tell_report
 from flows.images import embed_source
 from flows.parameters import ScoreGroupsParameters, TrainGroupsParameters
@@ -25,7 +25,7 @@ def train_groups(parameters: TrainGroupsParameters) -> GroupBankVersion:
         check_grouped(parameters.source, parameters.pattern)
         check_kind(dn2.Store.open(parameters.store), parameters.bank, GROUP_BANK_VERSION)
         bank = step.fit_groups(embed_source(parameters), parameters.store, parameters.bank, parameters.fit)
-        show_bank(bank)
+        display_bank(bank)
     return bank
 
 
@@ -40,6 +40,6 @@ def score_groups(parameters: ScoreGroupsParameters) -> GroupReport:
         report = step.score_groups(embed_source(parameters, bank), parameters.store, bank, parameters.score)
         if parameters.out is not None:
             step.export(report, parameters.store, parameters.out)
-        show_report(report, parameters.store, parameters.tell)
+        display_report(report, parameters.store, parameters.tell)
         tell_report(report, parameters.store, parameters.tell)
     return report

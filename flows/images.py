@@ -9,7 +9,7 @@ import tasks.steps as step
 from dn2.config import EmbedConfig
 from dn2.features.embed import embedded
 from dn2.records import AnyBank, Cleaning, Dataset, Embedded, EmbeddedShard
-from flows.artifacts import show_cleaning, show_dataset, show_embedded
+from flows.artifacts import display_cleaning, display_dataset, display_embedded
 from flows.parameters import CleanParameters, EmbedParameters, IngestParameters
 from flows.watched import watched
 
@@ -22,7 +22,7 @@ def ingest(parameters: IngestParameters) -> Dataset:
     dn2.Store.open(parameters.store).check_writable()
     with watched():
         dataset = list_source(parameters)
-        show_dataset(dataset)
+        display_dataset(dataset)
     return dataset
 
 
@@ -31,7 +31,7 @@ def embed(parameters: EmbedParameters) -> Embedded:
     """List a source, and embed what is not embedded yet."""
     with watched():
         done = embed_source(parameters)
-        show_embedded(done)
+        display_embedded(done)
     return done
 
 
@@ -40,7 +40,7 @@ def clean(parameters: CleanParameters) -> Cleaning:
     """Embed training images, score each against the others, and write down which would be dropped."""
     with watched():
         cleaning = step.clean(embed_source(parameters), parameters.store, parameters.clean)
-        show_cleaning(cleaning, parameters.store)
+        display_cleaning(cleaning, parameters.store)
     return cleaning
 
 

@@ -9,7 +9,7 @@ import dn2
 import tasks.steps as step
 from dn2.groups.grouping import check_grouped
 from dn2.records import AnyBank, AnyReport, Dataset, GroupBankVersion
-from flows.artifacts import show_night, show_nothing_new, show_report
+from flows.artifacts import display_night, display_nothing_new, display_report
 from flows.events import tell_report
 from flows.facts import NightError, Outcome, reason
 from flows.images import embed_dataset, list_source
@@ -29,7 +29,7 @@ def nightly_score(parameters: NightlyParameters) -> tuple[Outcome, ...]:
     file = read_sources(parameters.sources)
     with watched():
         outcomes = tuple(_outcome(batch) for batch in file.batches(rescore=parameters.rescore))
-        show_night(outcomes, file.store, file.tell)
+        display_night(outcomes, file.store, file.tell)
     for outcome in outcomes:
         get_run_logger().info("%s, bank %s: %s", outcome.source, outcome.bank, outcome.in_words())
     if any(outcome.error is not None for outcome in outcomes):
@@ -54,7 +54,7 @@ def score_drop(parameters: DropParameters) -> AnyReport | None:
         if parameters.drop is not None:
             step.mark_drop(parameters.drop, parameters.store, parameters.source, report)
         if report is None:
-            show_nothing_new(parameters.source, parameters.bank)
+            display_nothing_new(parameters.source, parameters.bank)
     return report
 
 
@@ -76,7 +76,7 @@ def score_new(parameters: ScoreNewParameters) -> tuple[Dataset, AnyReport | None
         return dataset, None
     report = _report(dataset, parts, bank, parameters)
     if report is not None:
-        show_report(report, store, parameters.tell)
+        display_report(report, store, parameters.tell)
         tell_report(report, store, parameters.tell)
     step.mark(dataset, store, bank, parts, report)
     return dataset, report

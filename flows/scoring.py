@@ -9,7 +9,7 @@ from dn2.config import ScoreConfig
 from dn2.records import BankVersion, Embedded, Report, ScoredShard
 from dn2.reports.export import check_target
 from dn2.scoring.plan import plan_scoring
-from flows.artifacts import show_report
+from flows.artifacts import display_report
 from flows.events import tell_report
 from flows.images import embed_source, ranges
 from flows.parameters import BatchParameters, RethresholdParameters, ScoreParameters
@@ -26,7 +26,7 @@ def score(parameters: ScoreParameters) -> Report:
         report = score_embedded(embed_source(parameters, bank), bank, parameters)
         if parameters.out is not None:
             step.export(report, parameters.store, parameters.out)
-        show_report(report, parameters.store, parameters.tell)
+        display_report(report, parameters.store, parameters.tell)
         tell_report(report, parameters.store, parameters.tell)
     return report
 
@@ -61,7 +61,7 @@ def rethreshold(parameters: RethresholdParameters) -> Report:
         report = step.report(old.scored, old.store, old.bank, _changed(old.config, parameters))
         if out is not None:
             step.export(report, old.store, out)
-        show_report(report, old.store, parameters.tell)
+        display_report(report, old.store, parameters.tell)
     return report
 
 

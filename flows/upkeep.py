@@ -9,7 +9,7 @@ import tasks.steps as step
 from dn2.errors import Dn2Error
 from dn2.records import Compacted, Pruned
 from dn2.upkeep.compact import dataset_names
-from flows.artifacts import show_compacted, show_pruned
+from flows.artifacts import display_compacted, display_pruned
 from flows.parameters import CompactParameters, PruneParameters
 from flows.watched import watched
 
@@ -27,7 +27,7 @@ def compact(parameters: CompactParameters) -> tuple[Compacted, ...]:
                 done.append(step.compact(parameters.store, name))
             except Dn2Error as error:  # a damaged dataset: the others are merged all the same
                 failed.append(error)
-        show_compacted(tuple(done), store.uri)
+        display_compacted(tuple(done), store.uri)
         if failed:
             raise failed[0]
     return tuple(done)
@@ -40,5 +40,5 @@ def prune(parameters: PruneParameters) -> Pruned:
         dn2.Store.open(parameters.store).check_writable()
     with watched():
         found = step.prune(parameters.store, parameters.reports, parameters.age, yes=parameters.yes)
-        show_pruned(found)
+        display_pruned(found)
     return found

@@ -41,7 +41,7 @@ from dn2.records import (
     ScoredShard,
     Shard,
 )
-from dn2.reports.old import OldReport
+from dn2.reports.finished import FinishedReport
 from dn2.scoring import rethreshold, watermark
 from dn2.scoring.decide import decide
 from dn2.scoring.score import score_shard, search_shard
@@ -247,7 +247,7 @@ def report(scored: Scored, store: str, bank: BankVersion, config: ScoreConfig) -
 
 
 @task(name="open-report", **_STEP)
-def open_report(finished: str, store: str | None) -> OldReport:
+def open_report(finished: str, store: str | None) -> FinishedReport:
     """Look up what a finished report was made of."""
     with _logged("looking up report %s", finished):
         return rethreshold.open_report(finished, store)

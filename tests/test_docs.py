@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from dn2.store import layout, schemas
+from dn2 import layout, schemas
 from dn2.store.schemas import (
     CLEANING,
     EMBEDDINGS,

@@ -50,7 +50,7 @@ print(json.dumps({
     "footer": footer["config"]["shrinkage"],
     "identity": dn2.FitConfig().identity(),
     "neutral": dn2.FitConfig(shrinkage=0).identity(),
-    "old": dn2.FitConfig.of_old({}).shrinkage,
+    "old": dn2.FitConfig.reread({}).shrinkage,
 }))
 """
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dn2 import layout
 from dn2.features.reading import Item, Wanted
 from dn2.records import Shard
 from dn2.sources.source import ABSENT
-from dn2.store import layout
 from dn2.store.schemas import EMBEDDINGS, MANIFEST, THUMBNAILS
 from dn2.store.storage import Store
 from dn2.store.tables import iter_rows, vector_column, writing

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dn2 import layout
 from dn2.errors import Dn2Error, EmbedderError
 from dn2.features.backbones import Embedder
 from dn2.features.engine import Engine
 from dn2.features.engines import embed_pixels
 from dn2.images.decoding import decode
-from dn2.store import layout
 from dn2.store.schemas import PROBES
 from dn2.store.storage import Store
 from dn2.store.tables import column_vectors, read_table, vector_column, writing

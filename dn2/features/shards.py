@@ -6,10 +6,10 @@ import itertools
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from dn2 import layout
 from dn2.config import fingerprint
 from dn2.images.manifest import ManifestIndex
 from dn2.records import Dataset, Shard
-from dn2.store import layout
 from dn2.store.schemas import MANIFEST
 from dn2.store.storage import Store
 from dn2.store.tables import count_rows

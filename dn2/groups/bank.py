@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from dn2 import layout
 from dn2.config import check_name
 from dn2.errors import SchemaError
 from dn2.groups.pooling import Pooling
@@ -18,7 +19,6 @@ from dn2.neighbors.segments import keys, segment_vectors
 from dn2.neighbors.vectors import load_vectors
 from dn2.neighbors.versions import current_version, read_version
 from dn2.records import GroupBankVersion
-from dn2.store import layout
 from dn2.store.schemas import BANK_GROUPS, GROUP_CALIBRATION
 from dn2.store.storage import Store
 from dn2.store.tables import read_table

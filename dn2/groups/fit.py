@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dn2 import layout
 from dn2.config import GroupFitConfig, check_name, fingerprint
 from dn2.errors import BankError
 from dn2.groups.bank import group_keys, open_group_bank
@@ -23,7 +24,6 @@ from dn2.progress import advance
 from dn2.records import BankFiles, Embedded, GroupBankVersion, GroupCells
 from dn2.scoring.rows import check_rejects, described, image_vectors, living_rows
 from dn2.scoring.scores import mean_distance
-from dn2.store import layout
 from dn2.store.documents import GROUP_BANK_VERSION
 from dn2.store.lock import locked
 from dn2.store.schemas import BANK_GROUPS, GROUP_CALIBRATION

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dn2 import layout
 from dn2.groups.cards import cards_of
 from dn2.groups.findings import Findings
+from dn2.layout import GROUPS_FILE
 from dn2.records import GroupReport
-from dn2.reports.files import GROUPS_FILE, part_path
 from dn2.reports.groups import write_page
 from dn2.scoring.rows import living_rows
 from dn2.scoring.selection import calibration_needed, images_needed
@@ -69,7 +70,7 @@ def _write_members(findings: Findings, store: Store, folder: str) -> list[str]:
         table = living_rows(shard, store, ["group_id", "label", "image_id", "uri", "reject_reason"])
         table = keep_rows(table, reported)
         values, ranks = findings.explained[number][reported], findings.ranks[number][reported]
-        path = part_path(folder, number)
+        path = f"{folder}/{layout.part(number)}"
         names.append(path.rpartition("/")[2])
         footer = {"bank": bank.name, "version": bank.version, "shard": shard.path}
         with writing(store, path, MEMBERS, footer) as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
+from dn2 import layout
 from dn2.config import GroupScoreConfig, fingerprint
 from dn2.groups.bank import GroupBank, open_group_bank
 from dn2.groups.findings import Findings
@@ -16,7 +17,6 @@ from dn2.records import Embedded, GroupBankVersion, GroupReport
 from dn2.reports.groups import finished_groups
 from dn2.scoring.plan import check_comparable
 from dn2.scoring.rows import described
-from dn2.store import layout
 from dn2.store.storage import Store
 
 

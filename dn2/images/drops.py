@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
+from dn2 import layout
 from dn2.config import fingerprint
 from dn2.errors import SchemaError
 from dn2.progress import advance
-from dn2.records import Drop, GroupReport, Look, Report, SeenDrop
+from dn2.records import AnyReport, Drop, Look, SeenDrop
 from dn2.sources.folder import FolderSource
 from dn2.sources.source import ListedFile
-from dn2.store import layout
 from dn2.store.documents import DROP, WATCH, as_record, read_document, write_document
 from dn2.store.storage import Store
 
@@ -195,9 +195,7 @@ def remember(look: Look, store: str | os.PathLike[str] | Store) -> None:
     write_document(Store.open(store), layout.watch(look.watch), WATCH, content)
 
 
-def mark_scored(
-    drop: str, store: str | os.PathLike[str] | Store, *, uri: str, report: Report | GroupReport | None
-) -> None:
+def mark_scored(drop: str, store: str | os.PathLike[str] | Store, *, uri: str, report: AnyReport | None) -> None:
     """Write down that a drop is scored: it will not be told again.
 
     Args:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from logging import getLogger
 from typing import Any
 
+from dn2 import layout
 from dn2.config import check_name
 from dn2.errors import ConfigError, EmptySourceError
 from dn2.images.manifest import ManifestIndex, number_of, part_names
@@ -19,7 +20,6 @@ from dn2.records import Dataset
 from dn2.sources.opening import open_source
 from dn2.sources.pattern import Pattern, below
 from dn2.sources.source import ListedFile, Source
-from dn2.store import layout
 from dn2.store.schemas import MANIFEST
 from dn2.store.storage import Store
 from dn2.store.tables import ROW_GROUP, read_config, writing

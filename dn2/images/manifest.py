@@ -10,9 +10,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dn2 import layout
 from dn2.errors import SchemaError
 from dn2.sources.source import ListedFile
-from dn2.store import layout
 from dn2.store.schemas import MANIFEST
 from dn2.store.storage import Store
 from dn2.store.tables import iter_rows, read_config

@@ -12,13 +12,13 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from dn2 import layout
 from dn2.errors import BankError, SchemaError
 from dn2.neighbors.choice import needed_gb
 from dn2.neighbors.products import Neighbors, tensor
 from dn2.neighbors.segments import OWN, Segment, merged
 from dn2.neighbors.versions import read_version
 from dn2.records import BankFiles, BankVersion
-from dn2.store import layout
 from dn2.store.schemas import BANK_ROWS, CALIBRATION
 from dn2.store.storage import Store
 from dn2.store.tables import iter_rows, read_table

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dn2 import layout
 from dn2.errors import StoreError
 from dn2.neighbors.choice import Choice
 from dn2.neighbors.segments import write_segment
-from dn2.store import layout
 from dn2.store.cache import cache_dir
 from dn2.store.storage import Store
 

@@ -10,12 +10,12 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from dn2 import layout
 from dn2.errors import SchemaError
 from dn2.neighbors import exact, ivf
 from dn2.neighbors.ivf import Cells
 from dn2.neighbors.products import Neighbors, Rows
 from dn2.neighbors.vectors import load_vectors, write_vectors
-from dn2.store import layout
 from dn2.store.schemas import BANK_ROWS, CELLS, Schema
 from dn2.store.storage import Store
 from dn2.store.tables import read_config, read_footer, read_table, writing

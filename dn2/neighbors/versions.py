@@ -8,11 +8,11 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from logging import getLogger
 from typing import TypeVar
 
+from dn2 import layout
 from dn2.config import check_name
 from dn2.errors import BankError, ConfigError, NotFoundError, SchemaError
 from dn2.neighbors.index import index_of
-from dn2.records import BankFiles, BankVersion, GroupBankVersion
-from dn2.store import layout
+from dn2.records import AnyBank, BankFiles, BankVersion, GroupBankVersion
 from dn2.store.documents import (
     BANK_POINTER,
     BANK_VERSION,
@@ -124,7 +124,7 @@ def version_names(store: Store, name: str) -> list[str]:
     return [one["version"] for one in known if one]
 
 
-def open_version(store: Store, name: str, version: str) -> tuple[BankVersion | GroupBankVersion, BankFiles]:
+def open_version(store: Store, name: str, version: str) -> tuple[AnyBank, BankFiles]:
     """Return a version of a bank of images or of groups, and what it is made of.
 
     Raises:
@@ -149,7 +149,7 @@ def check_kind(store: Store, name: str, kind: str) -> None:
         read_version(store, name, version, GroupBankVersion)
 
 
-def publish(store: Store, record: BankVersion | GroupBankVersion, files: BankFiles) -> None:
+def publish(store: Store, record: AnyBank, files: BankFiles) -> None:
     """Write a version file; everything it names must be in the store already.
 
     Args:
@@ -167,7 +167,7 @@ def publish(store: Store, record: BankVersion | GroupBankVersion, files: BankFil
     write_document(store, path, _SCHEMAS[type(record)], {**asdict(record), **told})
 
 
-def make_current(store: Store, record: BankVersion | GroupBankVersion) -> None:
+def make_current(store: Store, record: AnyBank) -> None:
     """Point a bank at one of its versions.
 
     Raises:
@@ -177,11 +177,11 @@ def make_current(store: Store, record: BankVersion | GroupBankVersion) -> None:
         _point_at(store, record)
 
 
-def _point_at(store: Store, record: BankVersion | GroupBankVersion) -> None:
+def _point_at(store: Store, record: AnyBank) -> None:
     write_document(store, layout.bank_pointer(record.name), BANK_POINTER, {"version": record.version})
 
 
-def use_version(store: str | os.PathLike[str] | Store, bank: str, version: str) -> BankVersion | GroupBankVersion:
+def use_version(store: str | os.PathLike[str] | Store, bank: str, version: str) -> AnyBank:
     """Make a version of a bank, of images or of groups, the current one again; return it.
 
     Only the pointer is written, and not even that if it names the version already. A pointer that is damaged or gone
@@ -231,7 +231,7 @@ def _the_one(store: Store, name: str, version: str) -> str:
     return found[0]
 
 
-def _check_whole(store: Store, record: BankVersion | GroupBankVersion, files: BankFiles) -> None:
+def _check_whole(store: Store, record: AnyBank, files: BankFiles) -> None:
     """Refuse a version that nothing could be scored with, because some of its files were deleted."""
     name, version = record.name, record.version
     needed = [layout.bank_calibration(name, version), layout.bank_probes(name, version)]
@@ -249,7 +249,7 @@ def _check_whole(store: Store, record: BankVersion | GroupBankVersion, files: Ba
                 _check_there(store, record, layout.segment_cells(path))
 
 
-def _check_there(store: Store, record: BankVersion | GroupBankVersion, path: str) -> None:
+def _check_there(store: Store, record: AnyBank, path: str) -> None:
     if not store.exists(path):
         raise NotFoundError(
             f"bank {record.name!r} version {record.version}: its file {store.uri_of(path)} is missing; use another "

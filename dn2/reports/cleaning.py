@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from dn2.config import CleanConfig
 from dn2.errors import SchemaError
+from dn2.layout import PAGE, ROWS, SUMMARY
 from dn2.records import Cleaning
-from dn2.reports.files import PAGE, ROWS, SUMMARY
 from dn2.reports.page import page_template
 from dn2.reports.pictures import data_uri, thumbnails
 from dn2.store.documents import CLEANING_SUMMARY, as_record, read_document, write_document

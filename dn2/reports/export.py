@@ -10,10 +10,10 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from dn2 import layout
 from dn2.errors import ConfigError, Dn2Error, StoreError
-from dn2.records import GroupReport, Report
-from dn2.reports.files import PAGE, SUMMARY
-from dn2.store import layout
+from dn2.layout import PAGE, SUMMARY
+from dn2.records import AnyReport, GroupReport
 from dn2.store.documents import GROUP_REPORT_SUMMARY, REPORT_SUMMARY, as_record, read_document
 from dn2.store.storage import Store
 
@@ -64,7 +64,7 @@ def _is_report(path: Path) -> bool:
         return False
 
 
-def export(report: Report | GroupReport, store: str | os.PathLike[str] | Store, target: str | os.PathLike[str]) -> Path:
+def export(report: AnyReport, store: str | os.PathLike[str] | Store, target: str | os.PathLike[str]) -> Path:
     """Copy a report's page, summary and Parquet parts to a local folder; return the folder.
 
     An older report in that folder is replaced in one step, when the new one is whole.

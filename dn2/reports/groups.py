@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, fields
 
 from dn2.config import GroupScoreConfig
 from dn2.errors import SchemaError
+from dn2.layout import PAGE, SUMMARY
 from dn2.records import GroupBankVersion, GroupReport, WorstGroup
-from dn2.reports.files import PAGE, SUMMARY
 from dn2.reports.page import page_template
 from dn2.reports.pictures import data_uri
 from dn2.store.documents import GROUP_REPORT_SUMMARY, as_record, read_document, write_document

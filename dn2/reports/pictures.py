@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from PIL import Image
 
+from dn2 import layout
 from dn2.errors import SchemaError
-from dn2.store import layout
 from dn2.store.schemas import THUMBNAILS
 from dn2.store.storage import Store
 from dn2.store.tables import read_table

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dn2 import layout
 from dn2.config import ScoreConfig, tile_grid
 from dn2.errors import SchemaError
+from dn2.layout import PAGE, PICTURE, SUMMARY
 from dn2.neighbors.bank import shards_of
 from dn2.records import BankVersion, Decision, EmbedderName, Report, Scored, WorstImage
 from dn2.reports.figure import Histogram, histogram_png, histogram_svg
-from dn2.reports.files import PAGE, PICTURE, SUMMARY, part_path
 from dn2.reports.page import Card, render
 from dn2.reports.pictures import thumbnails
 from dn2.store.documents import REPORT_SUMMARY, as_record, read_document, write_document
@@ -69,7 +70,7 @@ def write_report(
     Raises:
         StoreError: the store cannot be read or written.
     """
-    parts = [part_path(folder, number) for number in range(len(scored.parts))]
+    parts = [f"{folder}/{layout.part(number)}" for number in range(len(scored.parts))]
     worst = _worst(store, parts, config.report_images)
     report = Report(
         uri=store.uri_of(folder),

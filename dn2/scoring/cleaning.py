@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dn2 import layout
 from dn2.config import CleanConfig, fingerprint
 from dn2.errors import BankError, ConfigError, SchemaError
 from dn2.neighbors.bank import check_memory, prepared
@@ -21,7 +22,6 @@ from dn2.reports.cleaning import finished_cleaning, write_cleaning
 from dn2.scoring.rows import check_rejects, described, dim_of, image_rows, image_vectors
 from dn2.scoring.scores import mean_distance
 from dn2.scoring.typicality import SAMPLE, Block, Sample, drop_for, estimated_contamination, oddities
-from dn2.store import layout
 from dn2.store.schemas import CLEANING
 from dn2.store.storage import Store
 from dn2.store.tables import read_table, with_columns, writing

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dn2 import layout
 from dn2.config import ScoreConfig, fingerprint
 from dn2.errors import SchemaError
 from dn2.neighbors.bank import calibration_scores
 from dn2.records import BankVersion, Decision, Report, Scored
-from dn2.reports.files import part_path
 from dn2.reports.report import finished, write_report
 from dn2.scoring.selection import levels, q_values_of_levels, shortage
 from dn2.scoring.thresholds import Largest, choose_threshold, remembered
-from dn2.store import layout
 from dn2.store.schemas import REPORT, SCORES
 from dn2.store.storage import Store
 from dn2.store.tables import read_table, writing
@@ -68,7 +67,7 @@ def decide(
     anomalous = selected = 0
     for number, columns in enumerate(_decided(scored, store, threshold.value, by_level, config.false_discovery_rate)):
         footer = {"bank": bank.name, "version": bank.version, "scores": scored.parts[number].path}
-        with writing(store, part_path(folder, number), REPORT, {**footer, "rule": threshold.rule}) as file:
+        with writing(store, f"{folder}/{layout.part(number)}", REPORT, {**footer, "rule": threshold.rule}) as file:
             file.write(columns)
         anomalous += int(columns["is_anomaly"].sum() or 0)
         selected += int(columns["selected"].sum() or 0)

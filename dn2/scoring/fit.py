@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dn2 import layout
 from dn2.config import FitConfig, check_name, fingerprint
 from dn2.errors import BankError
 from dn2.fields import LAST
@@ -31,7 +32,6 @@ from dn2.scoring.cleaning import kept_rows
 from dn2.scoring.fidelity import fidelity
 from dn2.scoring.rows import check_rejects, described, dim_of, image_rows, tile_rows, tile_vectors
 from dn2.scoring.scores import threshold_at
-from dn2.store import layout
 from dn2.store.documents import BANK_VERSION
 from dn2.store.lock import locked
 from dn2.store.schemas import CALIBRATION

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dn2 import layout
 from dn2.config import AddConfig, check_name, fingerprint
 from dn2.errors import BankError, EmbedderError
 from dn2.features.probes import check_bank
@@ -26,7 +27,6 @@ from dn2.scoring.fidelity import fidelity
 from dn2.scoring.fit import COMPARED, write_calibration
 from dn2.scoring.rows import check_rejects, described, dim_of, image_rows, tile_rows, tile_vectors
 from dn2.scoring.scores import threshold_at
-from dn2.store import layout
 from dn2.store.lock import locked
 from dn2.store.schemas import CALIBRATION
 from dn2.store.storage import Store

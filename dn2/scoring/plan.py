@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dn2 import layout
 from dn2.config import ScoreConfig, fingerprint
 from dn2.errors import EmbedderError
 from dn2.features.probes import check_bank
@@ -15,7 +16,6 @@ from dn2.records import AnyBank, BankVersion, Embedded, EmbeddedShard, Report, S
 from dn2.reports.report import finished
 from dn2.scoring.decide import report_folder
 from dn2.scoring.rows import described
-from dn2.store import layout
 from dn2.store.storage import Store
 
 _SCORES_FORMAT = 1  # raised when scores get more columns or another meaning: older ones are made anew

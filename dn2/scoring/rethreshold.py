@@ -10,7 +10,7 @@ from dn2.errors import NotFoundError
 from dn2.neighbors.versions import open_bank
 from dn2.records import Report
 from dn2.reports.export import check_target, export
-from dn2.reports.old import OldReport, find_report
+from dn2.reports.finished import FinishedReport, find_report
 from dn2.scoring.decide import decide
 from dn2.store.storage import Store
 
@@ -51,7 +51,7 @@ def rethreshold(
 
 def open_report(
     report: Report | str | os.PathLike[str], store: str | os.PathLike[str] | Store | None = None
-) -> OldReport:
+) -> FinishedReport:
     """Return what a finished report was made of, after a look whether all of it is still in the store.
 
     Raises:

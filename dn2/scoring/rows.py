@@ -8,11 +8,11 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from dn2 import layout
 from dn2.config import TrainingLimits
 from dn2.errors import RejectedError
 from dn2.records import Embedded, EmbeddedShard, Shard
 from dn2.sources.pattern import Pattern, below
-from dn2.store import layout
 from dn2.store.schemas import BANK_ROWS, EMBEDDINGS, REJECTS
 from dn2.store.storage import Store
 from dn2.store.tables import (

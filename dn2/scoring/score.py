@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dn2 import layout
 from dn2.config import ScoreConfig
 from dn2.errors import SchemaError
 from dn2.neighbors.bank import Bank, Search, prepared
@@ -16,12 +17,10 @@ from dn2.neighbors.segments import OWN, keys_of, merged
 from dn2.neighbors.versions import open_bank
 from dn2.progress import advance
 from dn2.records import BankVersion, Embedded, EmbeddedShard, Report, ScoredShard
-from dn2.reports.files import part_path
 from dn2.scoring.decide import decide
 from dn2.scoring.plan import bank_loads, plan_scoring
 from dn2.scoring.rows import living_rows
 from dn2.scoring.scores import image_scores, p_values
-from dn2.store import layout
 from dn2.store.schemas import FOUND, SCORES
 from dn2.store.storage import Store
 from dn2.store.tables import column_vectors, keep_rows, read_table, writing
@@ -95,7 +94,7 @@ def score_shard(
         StoreError: the store cannot be read or written.
     """
     store = Store.open(store)
-    path = part_path(folder, number)
+    path = f"{folder}/{layout.part(number)}"
     if not store.exists(path):
         with writing(store, path, SCORES, {"bank": bank.name, "version": bank.version, "shard": shard.path}) as file:
             file.write(_rows(shard, store, bank, folder, number, config))
@@ -137,7 +136,7 @@ def search_shard(
     """
     store = Store.open(store)
     path = _found(folder, load, number)
-    if store.exists(path) or store.exists(part_path(folder, number)):
+    if store.exists(path) or store.exists(f"{folder}/{layout.part(number)}"):
         return
     table = living_rows(shard, store, ["image_id", "content_sha256", "embedding"])
     vectors, valid = column_vectors(table["embedding"])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from dn2 import layout
 from dn2.errors import NotFoundError
 from dn2.images.manifest import is_merged, made_of
-from dn2.records import BankVersion, Dataset, GroupBankVersion, GroupReport, Report
-from dn2.store import layout
+from dn2.records import AnyBank, AnyReport, Dataset
 from dn2.store.documents import WATERMARK, write_document
 from dn2.store.storage import Store
 
@@ -17,7 +17,7 @@ def unscored(
     dataset: Dataset,
     store: str | os.PathLike[str] | Store,
     *,
-    bank: BankVersion | GroupBankVersion,
+    bank: AnyBank,
     rescore: bool = False,
 ) -> tuple[str, ...]:
     """Return the manifest parts of a dataset that the bank has not scored yet, oldest first.
@@ -74,9 +74,9 @@ def mark(
     dataset: Dataset,
     store: str | os.PathLike[str] | Store,
     *,
-    bank: BankVersion | GroupBankVersion,
+    bank: AnyBank,
     parts: Iterable[str],
-    report: Report | GroupReport | None,
+    report: AnyReport | None,
 ) -> None:
     """Write down that a version of the bank has scored some manifest parts.
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from logging import getLogger
 from pathlib import Path
 
+from dn2 import layout
 from dn2.errors import NotFoundError, StoreError
-from dn2.store import layout
 from dn2.store.storage import Store
 
 log = getLogger(__name__)

@@ -10,12 +10,12 @@ from itertools import groupby
 from logging import getLogger
 from typing import Any
 
+from dn2 import layout
 from dn2.config import check_name
 from dn2.errors import ConfigError, NotFoundError, SchemaError
 from dn2.images.manifest import ManifestIndex, all_parts
 from dn2.neighbors.versions import current_version, open_version
 from dn2.records import Compacted, Size
-from dn2.store import layout
 from dn2.store.lock import locked
 from dn2.store.schemas import MANIFEST
 from dn2.store.storage import Store

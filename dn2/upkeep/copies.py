@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from dn2 import layout
 from dn2.config import EmbedConfig, explain
 from dn2.errors import SchemaError
 from dn2.features.shards import shard_path, slices
 from dn2.images.manifest import ManifestIndex
 from dn2.progress import advance
 from dn2.records import Shard, Size
-from dn2.store import layout
 from dn2.store.schemas import EMBEDDINGS, MANIFEST, THUMBNAILS
 from dn2.store.storage import Store
 from dn2.store.tables import concat, iter_rows, keep_rows, read_config, read_table, writing
@@ -103,7 +103,7 @@ def _settings_in(store: Store, paths: set[str], parts: set[str]) -> list[tuple[s
 def _config_of(store: Store, path: str) -> EmbedConfig:
     content = read_config(store, path, EMBEDDINGS).get("config")
     try:
-        return EmbedConfig.model_validate(content)
+        return EmbedConfig.reread(content)
     except ValidationError as error:
         raise SchemaError(f"{store.uri_of(path)}: config: {explain(error)}") from error
 

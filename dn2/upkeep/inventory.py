@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from dn2.layout import SUMMARY
 from dn2.records import Size
-from dn2.reports.files import SUMMARY
 from dn2.store.listing import StoredFile
 from dn2.store.storage import Store
 

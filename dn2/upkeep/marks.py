@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from dn2 import layout
 from dn2.errors import NotFoundError
 from dn2.images.manifest import is_merged, made_of
 from dn2.neighbors.versions import pointed_at
 from dn2.scoring.watermark import is_scored, marks_in
-from dn2.store import layout
 from dn2.store.documents import WATERMARK, write_document
 from dn2.store.storage import Store
 

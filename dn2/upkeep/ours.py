@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dn2.store import layout
+from dn2 import layout
 from dn2.store.listing import StoredFile
 from dn2.store.storage import Store
 

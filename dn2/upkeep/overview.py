@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from dn2.records import BankVersion, Cleaning, GroupBankVersion, GroupReport, Pruned, Report, Size
+from dn2.records import AnyBank, AnyReport, Cleaning, Pruned, Size
 from dn2.records.upkeep import NOTHING
 
 
@@ -68,7 +68,7 @@ class VersionOverview:
     current: bool = False
     written: datetime | None = None
     parent: str | None = None
-    made: BankVersion | GroupBankVersion | None = None
+    made: AnyBank | None = None
     error: str | None = None
 
 
@@ -106,7 +106,7 @@ class ReportOverview:
 
     uri: str
     written: datetime | None = None
-    made: Report | GroupReport | None = None
+    made: AnyReport | None = None
     error: str | None = None
 
 

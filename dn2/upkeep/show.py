@@ -9,13 +9,13 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from dn2 import layout
 from dn2.config import check_name
 from dn2.errors import ConfigError, Dn2Error, NotFoundError, StoreError
 from dn2.images.manifest import number_of, part_names
+from dn2.layout import SUMMARY
 from dn2.neighbors.versions import current_version, open_version, version_names
-from dn2.records import BankVersion, Cleaning, GroupReport, Report
-from dn2.reports.files import SUMMARY
-from dn2.store import layout
+from dn2.records import AnyReport, BankVersion, Cleaning, GroupReport, Report
 from dn2.store.documents import (
     CLEANING_SUMMARY,
     GROUP_REPORT_SUMMARY,
@@ -209,7 +209,7 @@ def _reports(store: Store, bank: str, newest: int) -> ReportsOverview | None:
 
 def _report(store: Store, folder: str, written: datetime | None) -> ReportOverview:
     found, path = ReportOverview(store.uri_of(folder), written), f"{folder}/{SUMMARY}"
-    made: Report | GroupReport
+    made: AnyReport
     try:
         groups = schema_of(store, path) == GROUP_REPORT_SUMMARY
         kind: type[Report] | type[GroupReport] = GroupReport if groups else Report

@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from dn2 import layout
 from dn2.errors import NotFoundError
 from dn2.images.manifest import Parts, all_parts, number_of
+from dn2.layout import SUMMARY
 from dn2.records import Size
-from dn2.reports.files import SUMMARY
-from dn2.store import layout
 from dn2.store.listing import StoredFile
 from dn2.store.storage import Store
 from dn2.upkeep.inventory import Inventory

@@ -117,7 +117,7 @@ def score(run: Run, given: of.ScoreParameters) -> None:
 def rethreshold(run: Run, given: of.RethresholdParameters) -> None:
     """Change a finished report's threshold or selection without scoring again. No option: the bank's own threshold."""
     from dn2.reports.export import check_target
-    from dn2.reports.old import find_report
+    from dn2.reports.finished import find_report
 
     found = find_report(given.report, given.store)
     changes: dict[str, object] = {"report": found.uri, "store": found.store}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dn2.records import (
+    AnyBank,
     BankVersion,
     Cleaning,
     Compacted,
@@ -97,7 +98,7 @@ def describe_removals(done: Growth, seconds: float) -> None:
     say(f"{many(bank.images, 'normal image')} now; {_threshold(bank)}; {seconds:.1f} s")
 
 
-def describe_used(done: BankVersion | GroupBankVersion, before: str | None) -> None:
+def describe_used(done: AnyBank, before: str | None) -> None:
     """Say which version of a bank is the current one now, and which was."""
     if before == done.version:
         say(f"bank {done.name}: version {done.version} is the current one already, nothing was changed")

@@ -19,8 +19,8 @@ import torch
 
 import dn2
 import dn2.config
+from dn2 import layout
 from dn2.fields import LAST, NOTHING, Config, Names, marks
-from dn2.store import layout
 from dn2.store.schemas import CALIBRATION, EMBEDDINGS, GROUP_CALIBRATION, GROUPS, REPORT
 from dn2.store.tables import column_vectors, read_table
 from tests.conftest import make_pictures

@@ -18,7 +18,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 
 import dn2
 from dn2.records import Dataset, Drop, Look
-from flows.artifacts import show_dataset, show_looks
+from flows.artifacts import display_dataset, display_looks
 from flows.banks import train
 from flows.drops import watch_drops
 from flows.images import embed, ingest
@@ -196,7 +196,7 @@ def test_many_drops_are_counted_not_listed():
 
     @flow(name="shows")
     def shows(parameters: None) -> None:
-        show_looks([Look("w", "file:///in", due, due, {}, 0)], [])
+        display_looks([Look("w", "file:///in", due, due, {}, 0)], [])
 
     text = str(shown_by(shows, None)["dn2-drops"].data)
     assert text.count("\n* ") == 21
@@ -220,5 +220,5 @@ def test_server_that_takes_no_artifact_costs_a_warning(caplog: pytest.LogCapture
     """Nobody listens at its address."""
     away = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
     with temporary_settings(away), caplog.at_level(logging.WARNING, logger="dn2.flows"):
-        show_dataset(Dataset("d", "file:///d", (), 0))
+        display_dataset(Dataset("d", "file:///d", (), 0))
     assert [one.partition(": ")[0] for one in caplog.messages] == ["cannot show the artifact on Prefect's page"]

@@ -12,6 +12,7 @@ from prefect.states import Completed, Failed
 import dn2
 import flows  # noqa: F401  (tells Prefect what to do with the library's log)
 import tasks.steps
+from dn2 import layout
 from dn2.errors import (
     BankError,
     ConfigError,
@@ -21,7 +22,6 @@ from dn2.errors import (
     SourceError,
     StoreError,
 )
-from dn2.store import layout
 from dn2.store.lock import locked
 from tests.flows.told import eventually
 

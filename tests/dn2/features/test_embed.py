@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 import dn2
+from dn2 import layout
 from dn2.config import EmbedConfig
 from dn2.errors import ConfigError, EmbedderError
 from dn2.features.backbones import backbone
 from dn2.features.engines import load_engine
 from dn2.neighbors.exact import search
 from dn2.scoring.scores import mean_distance
-from dn2.store import layout
 from dn2.store.schemas import EMBEDDINGS, MANIFEST, PROBES, THUMBNAILS
 from dn2.store.storage import Store
 from dn2.store.tables import column_vectors, read_config, read_table, vector_column, writing

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import dn2
+from dn2 import layout
 from dn2.features.shards import plan_shards
-from dn2.store import layout
 from dn2.store.schemas import MANIFEST
 from dn2.store.storage import Store
 from dn2.store.tables import read_table

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from dn2 import layout
 from dn2.errors import NotFoundError, SchemaError, StoreError
 from dn2.images.drops import look, mark_scored, remember
 from dn2.records import Drop, Look, Report, SeenDrop
-from dn2.store import layout
 from dn2.store.files import locate
 from dn2.store.storage import Store
 from dn2.store.tables import producer

@@ -9,12 +9,12 @@ from typing import get_args
 import pytest
 
 import dn2
+from dn2 import layout
 from dn2.config import FitConfig
 from dn2.errors import SchemaError
 from dn2.neighbors.index import INDEXES, index_of
 from dn2.neighbors.segments import Segment
 from dn2.neighbors.versions import read_version
-from dn2.store import layout
 from dn2.store.storage import Store
 from tests.dn2.scoring.synthetic import normal_vectors, write_shards
 

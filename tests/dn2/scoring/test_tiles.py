@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 import dn2
+from dn2 import layout
 from dn2.errors import EmbedderError
 from dn2.neighbors.bank import Bank, prepared
 from dn2.neighbors.choice import needed_gb
 from dn2.records import BankVersion, Embedded
-from dn2.reports.files import part_path
 from dn2.scoring.rows import image_vectors
 from dn2.store.schemas import BANK_ROWS, EMBEDDINGS, REPORT
 from dn2.store.storage import Store
@@ -99,7 +99,9 @@ def test_image_counts_as_its_worst_tile(store: Path, index: dict, metric: str):
     scores, worst, nearest = oracle(queries, ids, normals, known, bank.k)
     folder = report.uri.removeprefix(f"{Store.open(store).uri}/")
     rows = [
-        row for part in range(2) for row in read_table(Store.open(store), part_path(folder, part), REPORT).to_pylist()
+        row
+        for part in range(2)
+        for row in read_table(Store.open(store), f"{folder}/{layout.part(part)}", REPORT).to_pylist()
     ]
     assert [row["image_id"] for row in rows] == ids
     np.testing.assert_allclose([row["score"] for row in rows], scores, rtol=2e-3)
@@ -117,7 +119,7 @@ def test_white_field_is_found_in_its_tile(store: Path):
     report = dn2.score(embedded_in(store.parent / "batch", store, bank), store, bank=bank)
 
     folder = report.uri.removeprefix(f"{Store.open(store).uri}/")
-    parts = [read_table(Store.open(store), part_path(folder, part), REPORT) for part in range(2)]
+    parts = [read_table(Store.open(store), f"{folder}/{layout.part(part)}", REPORT) for part in range(2)]
     rows = [row for part in parts for row in part.to_pylist()]
     assert {number: row["tile"] for number, row in enumerate(rows) if row["is_anomaly"]} == {3: 3, 7: 4, 11: 5}
 
@@ -192,7 +194,7 @@ def test_rejected_images_have_no_tile(store: Path, tmp_path: Path):
     report = dn2.score(embedded_in(tmp_path / "some", store, bank), store, bank=bank)
 
     folder = report.uri.removeprefix(f"{Store.open(store).uri}/")
-    table = read_table(Store.open(store), part_path(folder, 0), REPORT)
+    table = read_table(Store.open(store), f"{folder}/{layout.part(0)}", REPORT)
     assert [tile is None for tile in table["tile"].to_pylist()] == [False, False, True]
     assert (report.scored, report.rejected) == (2, 1)
 

@@ -14,13 +14,13 @@ import pytest
 from pydantic import TypeAdapter
 
 import dn2
+from dn2 import layout
 from dn2.config import EmbedConfig
 from dn2.errors import StoreError
 from dn2.features.embed import embed_shards, embedder_id, resolved
 from dn2.features.shards import plan_shards
 from dn2.records import Embedded, Report
 from dn2.scoring.watermark import mark, unscored
-from dn2.store import layout
 from dn2.store.schemas import MANIFEST, REPORT
 from dn2.store.storage import Store
 from dn2.store.tables import producer, read_table

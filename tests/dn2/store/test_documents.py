@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from dn2 import layout
 from dn2.errors import SchemaError
 from dn2.records import ScoredShard
-from dn2.store import layout
 from dn2.store.documents import as_record, read_document, write_document
 from dn2.store.storage import Store
 from dn2.store.tables import producer

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import dn2
+from dn2 import layout
 from dn2.images.manifest import ManifestIndex, part_names
 from dn2.scoring.watermark import mark, unscored
-from dn2.store import layout
 from dn2.store.schemas import EMBEDDINGS, MANIFEST, SCORES, THUMBNAILS
 from dn2.store.storage import Store
 from dn2.store.tables import column_vectors, read_table

@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 import dn2
+from dn2 import layout
 from dn2.records import Pruned
-from dn2.store import layout
 from dn2.store.schemas import MANIFEST
 from dn2.store.storage import Store
 from dn2.store.tables import writing

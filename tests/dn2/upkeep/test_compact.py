@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import dn2
+from dn2 import layout
 from dn2.errors import ConfigError, NotFoundError, SchemaError
 from dn2.images.manifest import all_parts, part_names
 from dn2.scoring.watermark import unscored
-from dn2.store import layout
 from dn2.store.schemas import MANIFEST
 from dn2.store.storage import Store
 from dn2.store.tables import read_config, read_table, writing

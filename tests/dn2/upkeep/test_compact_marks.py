@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import dn2
+from dn2 import layout
 from dn2.images.manifest import part_names
 from dn2.scoring.watermark import mark, unscored
-from dn2.store import layout
 from dn2.store.schemas import MANIFEST
 from dn2.store.storage import Store
 from dn2.store.tables import read_config

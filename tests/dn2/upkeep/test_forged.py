@@ -18,7 +18,7 @@ import pytest
 import dn2
 from dn2.images.drops import look, mark_scored, remember
 from dn2.neighbors.versions import open_version
-from dn2.reports.old import find_report
+from dn2.reports.finished import find_report
 from dn2.scoring.watermark import mark, unscored
 from dn2.store.storage import Store
 from tests import old_store

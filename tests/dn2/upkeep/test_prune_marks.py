@@ -6,9 +6,9 @@ import shutil
 from dataclasses import replace
 
 import dn2
+from dn2 import layout
 from dn2.images.manifest import part_names
 from dn2.scoring.watermark import mark, unscored
-from dn2.store import layout
 from dn2.store.storage import Store
 from tests.dn2.upkeep.nights import Nights, ingest, night
 from tests.dn2.upkeep.pruning import kinds, later

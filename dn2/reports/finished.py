@@ -9,18 +9,18 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dn2 import layout
 from dn2.config import ScoreConfig, explain
 from dn2.errors import ConfigError, NotFoundError, SchemaError
+from dn2.layout import PAGE, SUMMARY
 from dn2.records import BankVersion, Report, Scored
-from dn2.reports.files import PAGE, SUMMARY, part_path
-from dn2.store import layout
 from dn2.store.documents import GROUP_REPORT_SUMMARY, REPORT_SUMMARY, as_record, read_document, schema_of
 from dn2.store.files import locate
 from dn2.store.storage import Store
 
 
 @dataclass(frozen=True, slots=True)
-class OldReport:
+class FinishedReport:
     """What a finished report was made of, and with which settings.
 
     Attributes:
@@ -42,7 +42,7 @@ class OldReport:
 
 def find_report(
     report: Report | str | os.PathLike[str], store: str | os.PathLike[str] | Store | None = None
-) -> OldReport:
+) -> FinishedReport:
     """Return what a finished report was made of, and with which settings.
 
     Args:
@@ -79,10 +79,10 @@ def find_report(
     where = Store.open(store)
     copy = None if inside or not place.is_local else str(Path(uri.removeprefix("file://")))
     try:
-        config = ScoreConfig.model_validate(document["config"])
+        config = ScoreConfig.reread(document["config"])
     except ValidationError as error:
         raise SchemaError(f"{file}: config: {explain(error)}") from error
-    return OldReport(uri, where.uri, scored, bank, config, copy)
+    return FinishedReport(uri, where.uri, scored, bank, config, copy)
 
 
 def _record(kind: type[Any], document: dict[str, Any], name: str, file: str) -> Any:
@@ -99,7 +99,7 @@ def _home(uri: str, scored: Scored, file: str) -> tuple[str, str]:
     *home, top, bank, name = ["", "", "", *uri.split("/")]
     folder = f"{top}/{bank}/{name}"
     paths = [part.path for part in scored.parts]
-    expected = [part_path(layout.scores(scored.bank, scored.fingerprint), number) for number in range(len(paths))]
+    expected = [layout.score_part(scored.bank, scored.fingerprint, number) for number in range(len(paths))]
     if layout.report.parse(folder) is None or bank != scored.bank or paths != expected:
         raise SchemaError(f"{file}: got paths that dn2 does not use, expected those of a report; score the batch again")
     return "/".join(home[3:]), f"/{folder}"

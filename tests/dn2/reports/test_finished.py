@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import dn2
-from dn2.reports.old import find_report
+from dn2.reports.finished import find_report
 from tests.dn2.reports.batches import Batch
 
 
