@@ -30,6 +30,7 @@ from skimage import data, draw, filters
 
 import dn2
 from benchmarks.results import write_results
+from dn2 import layout
 from dn2.evaluation.metrics import roc_auc
 from dn2.store.schemas import REPORT
 from dn2.store.tables import read_table
