@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from dn2 import layout, schemas
+from dn2 import layout
+from dn2.store import schemas
 from dn2.store.schemas import (
     CLEANING,
     EMBEDDINGS,
