@@ -139,7 +139,6 @@ def display_bank(bank: AnyBank) -> None:
         *(_of_groups(bank) if isinstance(bank, GroupBankVersion) else _of_images(bank)),
         ("could not be read", f"{bank.rejected:,}"),
         ("backbone", f"{text(bank.backbone)}, k = {bank.k}, {bank.metric}"),
-        ("false alarms", f"about {bank.attainable_rate:.2%} of normal {bank.of} lie above the threshold"),
     ]
     create_markdown_artifact(_table(lines), key=_key("bank", bank.name), description="The bank's current version")
 
@@ -152,12 +151,14 @@ def _of_images(bank: BankVersion) -> Iterator[tuple[str, str]]:
     extra = (("index, compared with exact search", fidelity_in_words(bank)), ("copies", copies_in_words(bank)))
     yield from ((name, text(said)) for name, said in extra if said is not None)
     yield "threshold", f"{bank.threshold:.4g}, from {bank.calibration_rows:,} scores ({text(bank.calibration)})"
+    yield "false alarms", f"about {bank.attainable_rate:.2%} of normal images lie above it"
 
 
 def _of_groups(bank: GroupBankVersion) -> Iterator[tuple[str, str]]:
     yield "normal groups", f"{bank.groups:,} of {bank.members:,} images, pooling {bank.pooling}"
     yield "left out", f"{bank.small:,} groups that are too small, {bank.ungrouped:,} images in no group"
     yield "calibrated for", f"groups of {bank.sizes[0]} to {bank.sizes[-1]} images"
+    yield "false alarms", f"about {bank.attainable_rate:.2%} of normal groups lie above the thresholds"
 
 
 @_for_the_eye
