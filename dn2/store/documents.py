@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from dn2 import layout
 from dn2.errors import Dn2Error, SchemaError
 from dn2.store.storage import Store
 from dn2.store.tables import producer

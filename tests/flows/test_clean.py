@@ -143,11 +143,11 @@ def test_banks_of_one_name_with_and_without_cleaning_are_two_versions(run: Run, 
     [
         (
             ["--contamination", "0.9"],
-            r"--contamination \(clean\.contamination\) = 0\.9: Input should be less than or equal",
+            r"--contamination \(clean\.contamination\) = 0\.9: Input should be less ",
         ),
         (
             ["--contamination", "-0.1"],
-            r"--contamination \(clean\.contamination\) = -0\.1: Input should be greater than or equal",
+            r"--contamination \(clean\.contamination\) = -0\.1: Input should be greater ",
         ),
         (["--contamination", "nan"], r"--contamination \(clean\.contamination\) = nan: Input should be "),
         (["--drop", "1"], r"--drop \(clean\.drop_fraction\) = 1\.0: Input should be less than 1"),
@@ -164,9 +164,7 @@ def test_nonsense_is_refused_before_any_work_is_done(run: Run, photos: Path, opt
 
 
 def test_rule_none_cleans_nothing_and_is_refused(run: Run, photos: Path):
-    check(
-        run("clean", photos, "--clean", "none"), WRONG_USE, "--clean: got none, expected paper or auto: there is noth"
-    )
+    check(run("clean", photos, "--clean", "none"), WRONG_USE, "--clean: got none, expected paper or auto: there is")
 
 
 @pytest.mark.parametrize("options", [["--contamination", "0.1"], ["--drop", "0.3"]])
