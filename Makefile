@@ -17,12 +17,12 @@ test: $(READY) $(SYSTEM)
 ifdef T
 	$(BIN)/python -m pytest $(T)
 else
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=90
 endif
 
 # What to run before every commit: rules, types, and the tests that start no server and are not slow.
 check: lint types
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not (slow or s3 or browser or gpu or server)" tests/dn2 tests/test_docs.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m "not (slow or s3 or browser or gpu or server)" tests/dn2 tests/test_docs.py
 
 # Mends what ruff can mend, and writes the reference anew.
 fix: $(READY)

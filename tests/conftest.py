@@ -32,7 +32,9 @@ def need(there: bool, component: str) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what asks for a server: `make check` leaves it out."""
+    """Mark what asks for a server, which `make check` leaves out. Files with slow tests come first: no end hangs on one."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     for item in items:
         if "prefect_server" in getattr(item, "fixturenames", ()):
             item.add_marker("server")
@@ -42,10 +44,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Nothing is read from or left in the developer's home; networks are converted once per session."""
-    home = tmp_path_factory.mktemp("home")
+    """Nothing is read from or left in the developer's home; the processes of a session share converted networks."""
+    home, base = tmp_path_factory.mktemp("home"), tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DN2_CACHE_DIR", str(home / "cache"))
+        shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+        patch.setenv("DN2_CACHE_DIR", str(shared / "cache"))
         patch.setenv("TORCH_HOME", str(home / "torch"))
         patch.setenv("PREFECT_HOME", str(home / "prefect"))
         patch.setenv("MPLCONFIGDIR", str(home / "matplotlib"))
