@@ -32,7 +32,7 @@ def need(there: bool, component: str) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what asks for a server, which `make check` leaves out. Files with slow tests come first: no end hangs on one."""
+    """Mark what asks for a server, which `make check` leaves out; files with slow tests come first."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
     for item in items:
