@@ -141,6 +141,6 @@ def explain(error: ValidationError, typed: Mapping[tuple[str, ...], str] | None 
         text = str(item["ctx"]["error"])  # our own, which names what was given
         for field, name in (typed or {}).items():
             if field[:-1] == path:  # of all fields of the group
-                text = re.sub(rf"\b{field[-1]}\b", name, text)
+                text = re.sub(rf"(?<![-\w]){field[-1]}\b", name, text)
         lines.append(f"{place}: {text}")
     return ConfigError("; ".join(lines))

@@ -46,7 +46,7 @@ def clean_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_the_packages_and_their_data_and_no_tests(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.partition("/")[0] for name in names if not name.startswith("dn2-")} == {"dn2", "flows", "tasks"}
-    assert {"dn2/py.typed", "dn2/reports/report.html.j2", "flows/cli.py", "tasks/steps.py"} <= set(names)
+    assert {"dn2/py.typed", "dn2/reports/report.html.j2", "flows/cli/app.py", "tasks/steps.py"} <= set(names)
 
 
 @pytest.mark.slow

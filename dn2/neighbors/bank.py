@@ -15,6 +15,7 @@ import numpy.typing as npt
 from dn2 import layout
 from dn2.errors import BankError, SchemaError
 from dn2.neighbors.choice import needed_gb
+from dn2.neighbors.index import index_of
 from dn2.neighbors.products import Neighbors, tensor
 from dn2.neighbors.segments import OWN, Segment, merged
 from dn2.neighbors.versions import read_version
@@ -98,7 +99,12 @@ class Search:
 
     @classmethod
     def of(cls, record: BankVersion) -> Search:
-        """Return how a finished version is searched."""
+        """Return how a finished version is searched.
+
+        Raises:
+            SchemaError: a later dn2 made its index, which is not known here.
+        """
+        index_of(record.index)
         return cls(record.dim, record.k, record.metric, record.tiles, record.nlist, record.nprobe)
 
 

@@ -172,7 +172,7 @@ def test_nonsense_to_remove_is_refused_in_one_line_and_changes_nothing(
         (["confirmed", "--bank", "nuts"], WRONG_USE, "bank 'nuts': not in store .*, which has: bricks; make it with"),
         (["confirmed", "--bank", "../x"], WRONG_USE, r"bank: name '\.\./x' cannot be used"),
         (["confirmed", "--backbone", "nope"], WRONG_USE, "backbone: got 'nope', expected auto, efficientnet_lite0"),
-        (["confirmed", "--batch-size", "0"], WRONG_USE, r"embed\.batch_size = 0: Input should be greater than"),
+        (["confirmed", "--batch-size", "0"], WRONG_USE, r"--batch-size \(embed\.batch_size\) = 0: Input should be greater than"),
         (["broken"], FAILED, "got 1 of 1 that cannot be read, expected .*; they are listed with reasons in file://"),
     ],
 )

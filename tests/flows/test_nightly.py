@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import dn2
+from dn2.neighbors.bank import Search
+from dn2.records import BankVersion
 from flows.facts import NightError, Outcome
 from flows.nightly import nightly_score
 from flows.parameters import NightlyParameters
@@ -109,12 +111,15 @@ def test_images_that_were_listed_by_hand_between_two_nights_are_scored_as_they_a
     assert table(report)["is_anomaly"].to_pylist() == [True]
 
 
-def test_failing_sources_are_named_and_do_not_stop_the_others(nights: Nights):
-    """A missing and an empty source, an unknown bank, and a damaged one, which is an error that nobody expects."""
+def test_failing_sources_are_named_and_do_not_stop_the_others(nights: Nights, monkeypatch: pytest.MonkeyPatch):
+    """A missing and an empty source, an unknown bank, and one that fails as nobody expects."""
     nights.train("torn", k=3)
-    version = json.loads((nights.bricks.store / "banks/torn/current.json").read_text())["version"]
-    document = nights.bricks.store / "banks" / "torn" / "versions" / f"{version}.json"
-    document.write_text(json.dumps(json.loads(document.read_text()) | {"segments": 5}))
+    whole = Search.of
+
+    def torn(record: BankVersion) -> Search:
+        return whole(record) if record.name != "torn" else list(record.k)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Search, "of", torn)
     nights.put("first", "good-01")
     nights.put("empty")
     nights.put("last", "material-00")

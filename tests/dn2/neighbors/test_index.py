@@ -15,6 +15,7 @@ from dn2.errors import SchemaError
 from dn2.neighbors.index import INDEXES, index_of
 from dn2.neighbors.segments import Segment
 from dn2.neighbors.versions import read_version
+from dn2.records import BankVersion
 from dn2.store.storage import Store
 from tests.dn2.scoring.synthetic import normal_vectors, write_shards
 
@@ -34,7 +35,8 @@ def test_bank_is_what_its_index_says(tmp_path: Path, name: str):
     store, index = Store.open(tmp_path), INDEXES[name]
     config = FitConfig(index=name, nlist=4, nprobe=2, centroids=7)
     bank = dn2.fit(write_shards(store, normal_vectors(60, seed=0)), store, bank="parts", config=config)
-    (path,) = read_version(store, "parts", bank.version)["segments"]
+    _, files = read_version(store, "parts", bank.version, BankVersion)
+    (path,) = files.segments
     segment = Segment(store, layout.bank_segment("parts", path))
     held_out = bank.calibration_rows if index.held_out else 0
 
