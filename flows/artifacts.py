@@ -125,10 +125,10 @@ def display_compacted(done: Sequence[Compacted], store: str) -> None:
 
 @_for_the_eye
 def display_pruned(found: Pruned) -> None:
-    """Show what nobody needs any more."""
-    lines = [("store", text(found.store)), ("removed", "yes" if found.removed else "no, it was only looked for")]
+    """Show what is unused."""
+    lines = [("store", text(found.store)), ("deleted", "yes" if found.removed else "no")]
     lines += [(one.kind, f"{one.count:,}, {size_in_words(one.size)}") for one in found.kinds]
-    create_markdown_artifact(_table(lines), key=_key("pruned"), description="What nobody needs any more")
+    create_markdown_artifact(_table(lines), key=_key("pruned"), description="Unused files")
 
 
 @_for_the_eye

@@ -217,7 +217,7 @@ class CompactParameters(Config):
 
 
 class PruneParameters(Config):
-    """A store, and what of it nobody needs any more."""
+    """A store, and which of its unused files to delete."""
 
     store: Store = "dn2-store"
     reports: Annotated[int | None, BASIC] = Field(
@@ -227,9 +227,9 @@ class PruneParameters(Config):
         "ones. By default all.",
     )
     age: Annotated[float | None, BASIC] = Field(
-        None, ge=0, description="Remove those that are older than so many days. By default none is too old."
+        None, ge=0, description="Delete those that are older than so many days. By default none is too old."
     )
-    yes: Annotated[bool, BASIC] = Field(False, description="Remove. By default it is only said what would be removed.")
+    yes: Annotated[bool, BASIC] = Field(False, description="Delete. By default nothing is deleted, only listed.")
 
 
 class UseVersionParameters(Config):

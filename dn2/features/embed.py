@@ -89,7 +89,7 @@ def _backbone_of(bank: AnyBank) -> str:
     name = EmbedderName.parse(bank.embedder).backbone
     if not is_known(name):
         raise ConfigError(
-            f"bank {bank.name!r} was made with a backbone of somebody's own, {name!r}: give it as --backbone "
+            f"bank {bank.name!r} was made with a backbone of your own, {name!r}: give it as --backbone "
             f"module:object"
         )
     return name

@@ -28,7 +28,7 @@ Find the images that do not look like the normal ones. No training, no labels.
 * sets of images, each as one: **dn2 train-groups photos/lots --pattern '{group_id}/\*'**
 * images turned out to be normal: **dn2 bank add photos/confirmed --bank parts**
 * what there is: **dn2 show**; an older version of a bank again: **dn2 bank use VERSION --bank parts**
-* what nobody needs any more: **dn2 prune**; many small deliveries as one: **dn2 compact --all**
+* unused files: **dn2 prune**; many small deliveries as one: **dn2 compact --all**
 
 A source is a folder or any fsspec URL (s3://bucket/prefix), searched recursively for images (.jpg, .png, .webp, .tif,
 .bmp, .gif), a glob ('photos/2026-\*/\*\*'), .tar files, .parquet files with image bytes, or a table (.csv, .parquet)
@@ -218,7 +218,7 @@ def compact(run: Run, given: of.CompactParameters) -> None:
 
 @command("prune", of.PruneParameters)
 def prune(run: Run, given: of.PruneParameters) -> None:
-    """Say what of a store nobody needs any more, and remove it with --yes."""
+    """List the unused files of a store; delete them with --yes."""
     for line in describe.pruned_lines(run("upkeep.prune", given)):
         say(visible(line))
 

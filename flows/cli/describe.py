@@ -193,7 +193,7 @@ def describe_compacted(done: Compacted) -> None:
 
 
 def pruned_lines(found: Pruned) -> Iterator[str]:
-    """Yield what nobody needs any more, kind by kind, with some paths, and whether it was removed."""
+    """Yield what is unused, kind by kind, with some paths, and whether it was deleted."""
     yield f"store {found.store}"
     for one in found.kinds:
         yield f"  {one.kind}: {one.count:,} ({size_in_words(one.size)})"
@@ -206,8 +206,8 @@ def pruned_lines(found: Pruned) -> Iterator[str]:
             f"{bytes_in_words(found.vanished_bytes)}); dn2 compact leaves them behind"
         )
     if not found.kinds:
-        yield "nothing to remove"
+        yield "nothing to delete"
     elif found.removed:
-        yield f"removed: {size_in_words(found.size)}"
+        yield f"deleted: {size_in_words(found.size)}"
     else:
-        yield f"nothing was removed; with --yes {size_in_words(found.size)} would be"
+        yield f"nothing was deleted; --yes deletes {size_in_words(found.size)}"

@@ -82,7 +82,7 @@ def test_bank_of_an_own_backbone_never_names_code_to_be_run(folder: Path, tmp_pa
     dataset = dn2.ingest(folder, store)
     bank = dn2.fit(dn2.embed(dataset, store, config=GRID), store, bank="own")
 
-    with pytest.raises(ConfigError, match="bank 'own' was made with a backbone of somebody's own, 'grid': give it as"):
+    with pytest.raises(ConfigError, match="bank 'own' was made with a backbone of your own, 'grid': give it as"):
         dn2.embed(dataset, store, bank=bank)
 
 
@@ -136,7 +136,7 @@ def test_store_does_not_decide_what_is_imported(folder: Path, tmp_path: Path, em
     bank = dn2.fit(dn2.embed(dataset, store, config=GRID), store, bank="own")
     hostile = replace(bank, embedder=embedder)
 
-    with pytest.raises(ConfigError, match="was made with a backbone of somebody's own"):
+    with pytest.raises(ConfigError, match="was made with a backbone of your own"):
         dn2.embed(dataset, store, bank=hostile)
     assert "tests.dn2.features.hostile" not in sys.modules
 
