@@ -69,7 +69,8 @@ def _check_links(store: Store) -> None:
             place = store.local(path)
             if place is not None and place.is_symlink() and not place.exists():
                 raise NotFoundError(
-                    f"{store.uri_of(path)}: got a link to {place.readlink()}, expected a folder; mount it, or delete the link"
+                    f"{store.uri_of(path)}: got a link to {place.readlink()}, expected a folder; mount it, or "
+                    f"delete the link"
                 )
 
 

@@ -203,7 +203,7 @@ def pruned_lines(found: Pruned) -> Iterator[str]:
     if found.vanished_rows:
         yield (
             f"rows of vanished or changed images in shards that also hold others: {found.vanished_rows:,} (about "
-            f"{bytes_in_words(found.vanished_bytes)}); dn2 compact leaves them behind"
+            f"{bytes_in_words(found.vanished_bytes)}); dn2 compact leaves them out"
         )
     if not found.kinds:
         yield "nothing to delete"

@@ -49,7 +49,7 @@ def _lines(found: Overview) -> Iterator[str]:
         yield ""
         yield from _cleanings(found.cleanings)
     yield ""
-    yield f"all in all: {size_in_words(found.size)}"
+    yield f"total: {size_in_words(found.size)}"
     yield from _stale(found)
 
 
