@@ -208,7 +208,8 @@ def check_cells(table: str, number: int, **cells: str | None) -> None:
         if lines > (2 if name == "uri" else 1) or len(cell or "") > _LONGEST:
             raise ConfigError(
                 f"table {table}: row {number} (header not counted): got the {name} {short(cell)} of "
-                f"{len(cell or '')} characters, {lines} lines, expected one line of at most {_LONGEST}: is a quote open?"
+                f"{len(cell or '')} characters, {lines} lines, expected one line of at most {_LONGEST}: is a "
+                f"quote open?"
             )
 
 

@@ -95,7 +95,7 @@ def test_everything_in_the_store_is_printed(run: Run, full: Full, tmp_path: Path
         "    of file:///n0",
         f"    {cleaning.html}",
         "",
-        f"all in all: {SIZE}",
+        f"total: {SIZE}",
     ]
     lines = done.out.splitlines()
     assert len(lines) == len(expected), done.out
