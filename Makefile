@@ -22,8 +22,7 @@ endif
 
 # What to run before every commit: rules, types, and the tests that start no server and are not slow.
 check: lint types
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not (slow or s3 or browser or gpu)" tests/dn2/store tests/dn2/records \
-		tests/dn2/sources tests/dn2/images tests/dn2/neighbors tests/dn2/test_config.py tests/test_docs.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not (slow or s3 or browser or gpu or server)" tests/dn2 tests/test_docs.py
 
 # Mends what ruff can mend, and writes the reference anew.
 fix: $(READY)

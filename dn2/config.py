@@ -8,17 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import reprlib
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from dn2.errors import ConfigError
 from dn2.fields import BASIC, EMBEDDER, LAST, NOTHING, PLACE, SLICES, Config, Typed
 
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 200, 200
 PILLOW_PIXEL_LIMIT = 178_956_970  # above this Pillow itself refuses to open an image
 _REPORT_FORMAT = 3  # raised when a report gets more files or figures: older ones are made anew
 _CLEANING_FORMAT = 1
@@ -391,33 +387,3 @@ class GroupScoreConfig(ScoringLimits):
     def report_fingerprint(self) -> str:
         """Return hex digits over the settings that change what a finished report holds."""
         return fingerprint([_GROUP_REPORT_FORMAT, self.identity()])
-
-
-def short(value: Any) -> str:
-    """Return a value as Python writes it, cut where it is long or nested."""
-    return _SHORT.repr(value)
-
-
-def explain(error: ValidationError, typed: Mapping[tuple[str, ...], str] | None = None) -> ConfigError:
-    """Turn a pydantic error into one line that names each bad field, what was given and what is expected.
-
-    Args:
-        error: what is wrong.
-        typed: what fields are called where the values were typed, by path, such as --far: it is named first.
-    """
-    lines = []
-    for item in error.errors():
-        path = tuple(part for part in item["loc"] if isinstance(part, str))
-        place = ".".join(str(part) for part in item["loc"]) or "parameters"
-        option = (typed or {}).get(path)
-        if option is not None:
-            place = option if option.lstrip("-").replace("-", "_") == place else f"{option} ({place})"
-        if item["type"] != "value_error":
-            lines.append(f"{place} = {short(item['input'])}: {item['msg']}")
-            continue
-        text = str(item["ctx"]["error"])  # our own, which names what was given
-        for field, name in (typed or {}).items():
-            if field[:-1] == path:  # of all fields of the group
-                text = re.sub(rf"\b{field[-1]}\b", name, text)
-        lines.append(f"{place}: {text}")
-    return ConfigError("; ".join(lines))

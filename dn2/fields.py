@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import re
+import reprlib
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
+from dn2.errors import ConfigError
+
 T = TypeVar("T")
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 200, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +114,33 @@ class Config(BaseModel):
             neutral = {name: mark.value for name, field in cls.model_fields.items() for mark in marks(field, Neutral)}
             content = {**neutral, **content}
         return cls.model_validate(content)
+
+
+def short(value: Any) -> str:
+    """Return a value as Python writes it, cut where it is long or nested."""
+    return _SHORT.repr(value)
+
+
+def explain(error: ValidationError, typed: Mapping[tuple[str, ...], str] | None = None) -> ConfigError:
+    """Turn a pydantic error into one line that names each bad field, what was given and what is expected.
+
+    Args:
+        error: what is wrong.
+        typed: what fields are called where the values were typed, by path, such as --far: it is named first.
+    """
+    lines = []
+    for item in error.errors():
+        path = tuple(part for part in item["loc"] if isinstance(part, str))
+        place = ".".join(str(part) for part in item["loc"]) or "parameters"
+        option = (typed or {}).get(path)
+        if option is not None:
+            place = option if option.lstrip("-").replace("-", "_") == place else f"{option} ({place})"
+        if item["type"] != "value_error":
+            lines.append(f"{place} = {short(item['input'])}: {item['msg']}")
+            continue
+        text = str(item["ctx"]["error"])  # our own, which names what was given
+        for field, name in (typed or {}).items():
+            if field[:-1] == path:  # of all fields of the group
+                text = re.sub(rf"\b{field[-1]}\b", name, text)
+        lines.append(f"{place}: {text}")
+    return ConfigError("; ".join(lines))

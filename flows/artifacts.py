@@ -13,23 +13,8 @@ import httpx
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
 import dn2
+from dn2 import records
 from dn2.layout import PICTURE
-from dn2.records import (
-    AnyBank,
-    AnyReport,
-    BankVersion,
-    Cleaning,
-    Compacted,
-    Dataset,
-    Embedded,
-    GroupBankVersion,
-    GroupReport,
-    Look,
-    Pruned,
-    Report,
-    WorstGroup,
-    WorstImage,
-)
 from dn2.sources.pattern import below
 from flows.facts import Outcome, copies_in_words, fidelity_in_words, index_in_words, size_in_words
 from flows.links import cell, page, served, text
@@ -67,7 +52,7 @@ def _table(rows: Iterable[tuple[str, object]]) -> str:
 
 
 @_for_the_eye
-def display_dataset(dataset: Dataset) -> None:
+def display_dataset(dataset: records.Dataset) -> None:
     """Show what a listing found."""
     changes = f"{dataset.added:,} added, {dataset.changed:,} changed, {dataset.vanished:,} vanished"
     lines = (
@@ -82,7 +67,7 @@ def display_dataset(dataset: Dataset) -> None:
 
 
 @_for_the_eye
-def display_embedded(embedded: Embedded) -> None:
+def display_embedded(embedded: records.Embedded) -> None:
     """Show what was embedded."""
     lines = (
         ("source", text(embedded.dataset.source)),
@@ -95,7 +80,7 @@ def display_embedded(embedded: Embedded) -> None:
 
 
 @_for_the_eye
-def display_cleaning(cleaning: Cleaning, store: str) -> None:
+def display_cleaning(cleaning: records.Cleaning, store: str) -> None:
     """Show how many training images were dropped."""
     how = "estimated" if cleaning.estimated else "as given"
     lines = (
@@ -110,7 +95,7 @@ def display_cleaning(cleaning: Cleaning, store: str) -> None:
 
 
 @_for_the_eye
-def display_compacted(done: Sequence[Compacted], store: str) -> None:
+def display_compacted(done: Sequence[records.Compacted], store: str) -> None:
     """Show which manifest parts were merged."""
     rows = [
         (
@@ -124,7 +109,7 @@ def display_compacted(done: Sequence[Compacted], store: str) -> None:
 
 
 @_for_the_eye
-def display_pruned(found: Pruned) -> None:
+def display_pruned(found: records.Pruned) -> None:
     """Show what is unused."""
     lines = [("store", text(found.store)), ("deleted", "yes" if found.removed else "no")]
     lines += [(one.kind, f"{one.count:,}, {size_in_words(one.size)}") for one in found.kinds]
@@ -132,19 +117,18 @@ def display_pruned(found: Pruned) -> None:
 
 
 @_for_the_eye
-def display_bank(bank: AnyBank) -> None:
+def display_bank(bank: records.AnyBank) -> None:
     """Show a version of a bank with what its thresholds promise."""
     lines = [
         ("bank", f"{text(bank.name)}, version {bank.version}"),
-        *(_of_groups(bank) if isinstance(bank, GroupBankVersion) else _of_images(bank)),
+        *(_of_groups(bank) if isinstance(bank, records.GroupBankVersion) else _of_images(bank)),
         ("could not be read", f"{bank.rejected:,}"),
         ("backbone", f"{text(bank.backbone)}, k = {bank.k}, {bank.metric}"),
-        ("false alarms", f"about {bank.attainable_rate:.2%} of normal {bank.of} lie above the threshold"),
     ]
     create_markdown_artifact(_table(lines), key=_key("bank", bank.name), description="The bank's current version")
 
 
-def _of_images(bank: BankVersion) -> Iterator[tuple[str, str]]:
+def _of_images(bank: records.BankVersion) -> Iterator[tuple[str, str]]:
     yield "normal images", f"{bank.images:,}"
     if bank.cleaning is not None:
         yield "dropped by cleaning", f"{bank.dropped:,}, {bank.contamination:.1%} taken for anomalies"
@@ -152,43 +136,45 @@ def _of_images(bank: BankVersion) -> Iterator[tuple[str, str]]:
     extra = (("index, compared with exact search", fidelity_in_words(bank)), ("copies", copies_in_words(bank)))
     yield from ((name, text(said)) for name, said in extra if said is not None)
     yield "threshold", f"{bank.threshold:.4g}, from {bank.calibration_rows:,} scores ({text(bank.calibration)})"
+    yield "false alarms", f"about {bank.attainable_rate:.2%} of normal images lie above it"
 
 
-def _of_groups(bank: GroupBankVersion) -> Iterator[tuple[str, str]]:
+def _of_groups(bank: records.GroupBankVersion) -> Iterator[tuple[str, str]]:
     yield "normal groups", f"{bank.groups:,} of {bank.members:,} images, pooling {bank.pooling}"
     yield "left out", f"{bank.small:,} groups that are too small, {bank.ungrouped:,} images in no group"
     yield "calibrated for", f"groups of {bank.sizes[0]} to {bank.sizes[-1]} images"
+    yield "false alarms", f"about {bank.attainable_rate:.2%} of normal groups lie above the thresholds"
 
 
 @_for_the_eye
-def display_report(report: AnyReport, store: str, tell: TellConfig) -> None:
+def display_report(report: records.AnyReport, store: str, tell: TellConfig) -> None:
     """Show a report: its counts with links, a histogram if it has one, and a table of the worst images or groups."""
     base = tell.report_base_url
     lines = (
         ("batch", text(report.source)),
         ("bank", f"{text(report.bank)}, version {report.version}"),
-        *(_told_of_groups(report) if isinstance(report, GroupReport) else _told_of_images(report)),
+        *(_told_of_groups(report) if isinstance(report, records.GroupReport) else _told_of_images(report)),
         ("selected", f"{report.selected:,} at a false-discovery rate of {100 * report.false_discovery_rate:.4g}%"),
         ("report", page(report.html, store, base)),
     )
     picture = _histogram(report, store)
     shown = [f"![histogram of the scores]({picture})"] if picture else []
     summary = "\n\n".join([_table(lines), *(f"> {text(warning)}" for warning in report.warnings), *shown])
-    missing = report.unscored if isinstance(report, GroupReport) else report.rejected
-    why = "scored" if isinstance(report, GroupReport) else "read"
+    missing = report.unscored if isinstance(report, records.GroupReport) else report.rejected
+    why = "scored" if isinstance(report, records.GroupReport) else "read"
     headline = f"**{report.anomalous:,} of {report.scored:,}** {report.of} are anomalous"
     headline += f", {missing:,} could not be {why}" if missing else ""
     create_markdown_artifact(summary, key=_key("report", report.bank), description=headline)
     address = served(f"{report.uri}/{PICTURE}", store, base)
     if address and picture:
         create_image_artifact(address, key=_key("histogram", report.bank), description="Scores and threshold")
-    worst_first: Sequence[WorstImage | WorstGroup] = report.worst[:_ROWS]
+    worst_first: Sequence[records.WorstImage | records.WorstGroup] = report.worst[:_ROWS]
     if worst_first:
         create_table_artifact(
             [
                 {
                     "rank": rank,
-                    **(_group(worst, report) if isinstance(worst, WorstGroup) else _image(worst, report)),
+                    **(_group(worst, report) if isinstance(worst, records.WorstGroup) else _image(worst, report)),
                     "score": f"{worst.score:.4g}",
                     "p": f"{worst.p_value:.3g}",
                     "q": f"{worst.q_value:.3g}",
@@ -202,24 +188,24 @@ def display_report(report: AnyReport, store: str, tell: TellConfig) -> None:
         )
 
 
-def _told_of_images(report: Report) -> Iterator[tuple[str, str]]:
+def _told_of_images(report: records.Report) -> Iterator[tuple[str, str]]:
     yield "threshold", f"{report.threshold:.4g}: {text(report.rule)}"
     yield "all rows", text(f"{report.uri}/part-*.parquet")
 
 
-def _told_of_groups(report: GroupReport) -> Iterator[tuple[str, str]]:
+def _told_of_groups(report: records.GroupReport) -> Iterator[tuple[str, str]]:
     yield "images", f"{report.images:,}, {report.ungrouped:,} in no group, {report.rejected:,} could not be read"
     yield "threshold", f"for each size, at a false-alarm rate of {100 * report.false_alarm_rate:.4g}%"
 
 
-def _image(worst: WorstImage, report: AnyReport) -> dict[str, str]:
+def _image(worst: records.WorstImage, report: records.AnyReport) -> dict[str, str]:
     return {
         "image": cell(below(worst.uri, report.source) or worst.uri),
         "nearest normal image": cell(worst.nearest.rpartition("/")[2]),
     }
 
 
-def _group(worst: WorstGroup, report: AnyReport) -> dict[str, str]:
+def _group(worst: records.WorstGroup, report: records.AnyReport) -> dict[str, str]:
     return {
         "group": cell(worst.group_id),
         "images": f"{worst.members:,}",
@@ -234,7 +220,7 @@ def display_nothing_new(source: str, bank: str) -> None:
     create_markdown_artifact(line, key=_key("report", bank), description="nothing new")
 
 
-def _histogram(report: AnyReport, store: str) -> str | None:
+def _histogram(report: records.AnyReport, store: str) -> str | None:
     """Return the picture as a data URI: Markdown shows it without printing its address."""
     opened = dn2.Store.open(store)
     path = f"{report.uri.removeprefix(f'{opened.uri}/')}/{PICTURE}"
@@ -267,12 +253,12 @@ def display_night(outcomes: Sequence[Outcome], store: str, tell: TellConfig) -> 
     create_table_artifact(rows, key="dn2-night", description=f"{len(outcomes)} sources, {failed} failed")
 
 
-def _of(report: AnyReport) -> str:
+def _of(report: records.AnyReport) -> str:
     return "" if report.of == "images" else f"{report.of} "
 
 
 @_for_the_eye
-def display_looks(looks: Sequence[Look], failures: Sequence[tuple[str, str]]) -> None:
+def display_looks(looks: Sequence[records.Look], failures: Sequence[tuple[str, str]]) -> None:
     """Show what was found below the watched prefixes."""
     lines = ["| prefix | drops | complete now | beside the drops |", "|---|---|---|---|"]
     lines += [f"| {text(one.prefix)} | {len(one.drops):,} | {len(one.due):,} | {one.loose:,} |" for one in looks]

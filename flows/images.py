@@ -46,13 +46,8 @@ def clean(parameters: CleanParameters) -> Cleaning:
 
 def list_source(parameters: IngestParameters) -> Dataset:
     """Bring the source's manifest up to date."""
-    return step.ingest(
-        parameters.source,
-        parameters.store,
-        parameters.dataset,
-        pattern=parameters.pattern,
-        split=parameters.split,
-    )
+    it = parameters
+    return step.ingest(it.source, it.store, it.dataset, pattern=it.pattern, split=it.split)
 
 
 def embed_source(parameters: EmbedParameters, bank: AnyBank | None = None) -> Embedded:

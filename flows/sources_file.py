@@ -8,9 +8,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from dn2.config import EmbedConfig, GroupScoreConfig, Name, ScoreConfig, explain, short
+from dn2.config import EmbedConfig, GroupScoreConfig, Name, ScoreConfig
 from dn2.errors import ConfigError
-from dn2.fields import Config
+from dn2.fields import Config, explain, short
 from dn2.sources.source import SUFFIXES
 from dn2.store.files import locate, read_file, relative_to
 from flows.parameters import Groups, PathPattern, ScoreNewParameters, SourceParameters, TellConfig

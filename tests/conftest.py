@@ -31,6 +31,15 @@ def need(there: bool, component: str) -> None:
     pytest.skip(message)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what asks for a server: `make check` leaves it out."""
+    for item in items:
+        if "prefect_server" in getattr(item, "fixturenames", ()):
+            item.add_marker("server")
+        if "s3_bucket" in getattr(item, "fixturenames", ()):
+            item.add_marker("s3")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Nothing is read from or left in the developer's home; networks are converted once per session."""

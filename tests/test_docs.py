@@ -237,7 +237,7 @@ def test_reject_reasons_explained_are_reasons_of_the_code():
 
 
 def test_environment_variables_that_dn2_sets_are_listed_with_their_values():
-    code = "".join(path.read_text("utf-8") for path in (ROOT / "flows").glob("*.py"))
+    code = "".join(path.read_text("utf-8") for path in sorted((ROOT / "flows").rglob("*.py")))
     real = re.findall(r'environ\.setdefault\("(\w+)", "(\w+)"\)', code)
     table = text_of("docs/operations.md").partition("set by dn2 to")[2].partition("\n\n")[0]
     assert re.findall(r"^\| `(\w+)` \| `(\w+)` \|", table, re.MULTILINE) == real

@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from dn2 import layout
-from dn2.config import ScoreConfig, explain
+from dn2.config import ScoreConfig
 from dn2.errors import ConfigError, NotFoundError, SchemaError
+from dn2.fields import explain
 from dn2.layout import PAGE, SUMMARY
 from dn2.records import BankVersion, Report, Scored
 from dn2.store.documents import GROUP_REPORT_SUMMARY, REPORT_SUMMARY, as_record, read_document, schema_of

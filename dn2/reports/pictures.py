@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from PIL import Image
 
 from dn2 import layout
-from dn2.errors import SchemaError
+from dn2.store.documents import check_shard
 from dn2.store.schemas import THUMBNAILS
 from dn2.store.storage import Store
 from dn2.store.tables import read_table
@@ -35,18 +35,6 @@ def thumbnails(store: Store, shards: Mapping[str, str]) -> dict[str, bytes]:
             names = table["image_id"].to_pylist()
             found |= {name: table["thumbnail"][row].as_py() for row, name in enumerate(names) if name in ids}
     return found
-
-
-def check_shard(store: Store, path: str) -> str:
-    """Return the path of an embedding shard that was read from the rows of a bank, if it is one.
-
-    Raises:
-        SchemaError: it is not.
-    """
-    try:
-        return layout.embeddings.check(path)
-    except SchemaError as error:
-        raise SchemaError(f"store {store.uri}: rows of a bank: {error}; train the bank again") from error
 
 
 def shares(picture: bytes) -> tuple[float, float]:

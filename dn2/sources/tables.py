@@ -11,8 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import cast
 
-from dn2.config import short
 from dn2.errors import ConfigError, SourceError
+from dn2.fields import short
 from dn2.sources.globs import Glob
 from dn2.sources.source import ABSENT, ListedFile, Source, VanishedError, dataset_name
 from dn2.sources.versions import local_version, version_and_size

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from dn2 import layout
 from dn2.errors import Dn2Error, SchemaError
 from dn2.store.storage import Store
 from dn2.store.tables import producer
@@ -89,3 +90,15 @@ def as_record(kind: type[T], document: Mapping[str, Any], uri: str) -> T:
         if isinstance(reason, Dn2Error):  # a name that dn2 does not give
             raise SchemaError(f"{uri}: {place}: {reason}; put back what dn2 wrote there") from error
         raise SchemaError(f"{uri}: got {place} = {first['input']!r:.60}: {first['msg']}") from error
+
+
+def check_shard(store: Store, path: str) -> str:
+    """Return the path of an embedding shard that was read from the rows of a bank, if it is one.
+
+    Raises:
+        SchemaError: it is not.
+    """
+    try:
+        return layout.embeddings.check(path)
+    except SchemaError as error:
+        raise SchemaError(f"store {store.uri}: rows of a bank: {error}; train the bank again") from error

@@ -10,9 +10,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from dn2 import layout
-from dn2.config import EmbedConfig, explain
+from dn2.config import EmbedConfig
 from dn2.errors import SchemaError
 from dn2.features.shards import shard_path, slices
+from dn2.fields import explain
 from dn2.images.manifest import ManifestIndex
 from dn2.progress import advance
 from dn2.records import Shard, Size

@@ -10,11 +10,11 @@ from dn2.errors import SchemaError
 from dn2.layout import SUMMARY
 from dn2.neighbors.versions import open_version, pointed_at, version_names
 from dn2.records import BankVersion, GroupBankVersion, Scored
-from dn2.reports.pictures import check_shard
 from dn2.store.documents import (
     GROUP_REPORT_SUMMARY,
     REPORT_SUMMARY,
     as_record,
+    check_shard,
     read_document,
     schema_of,
 )

@@ -21,7 +21,7 @@ from dn2.fields import Config
 from dn2.progress import Advance, listening
 from flows.cli.server import Server
 
-DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130  # exit codes
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 

@@ -6,18 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dn2.records import (
-    AnyBank,
-    BankVersion,
-    Cleaning,
-    Compacted,
-    Dataset,
-    GroupBankVersion,
-    GroupReport,
-    Growth,
-    Pruned,
-    Report,
-)
+from dn2 import records
 from flows.cli.console import say, visible, warn
 from flows.facts import (
     Outcome,
@@ -34,7 +23,7 @@ if TYPE_CHECKING:  # they load what a command that fails early does not need
     from dn2.evaluation.demo import DemoFigures
 
 
-def describe_dataset(done: Dataset) -> None:
+def describe_dataset(done: records.Dataset) -> None:
     """Say what a source holds."""
     counts = f"{done.added} added, {done.changed} changed, {done.vanished} vanished"
     if not (done.added or done.changed or done.vanished):
@@ -42,7 +31,7 @@ def describe_dataset(done: Dataset) -> None:
     say(f"dataset {done.name}: {done.images} images, {counts}; {done.ignored} other files ignored")
 
 
-def describe_cleaning(done: Cleaning, seconds: float) -> None:
+def describe_cleaning(done: records.Cleaning, seconds: float) -> None:
     """Say which training images would be dropped."""
     how = "estimated" if done.estimated else "as given"
     say(
@@ -52,7 +41,7 @@ def describe_cleaning(done: Cleaning, seconds: float) -> None:
     say(f"report: {done.html}")
 
 
-def describe_bank(done: BankVersion, store: str, seconds: float) -> None:
+def describe_bank(done: records.BankVersion, store: str, seconds: float) -> None:
     """Say what a bank holds, and what its threshold promises."""
     if done.cleaning is not None:
         how = "estimated" if done.contamination_estimated else "as given"
@@ -71,14 +60,14 @@ def describe_bank(done: BankVersion, store: str, seconds: float) -> None:
     say(f"{_threshold(done)}; {seconds:.1f} s")
 
 
-def _threshold(bank: BankVersion) -> str:
+def _threshold(bank: records.BankVersion) -> str:
     return (
         f"threshold {bank.threshold:.4g}: flags about {bank.attainable_rate:.2%} of normal images "
         f"({bank.calibration}, {bank.calibration_rows} scores)"
     )
 
 
-def describe_additions(done: Growth, seconds: float) -> None:
+def describe_additions(done: records.Growth, seconds: float) -> None:
     """Say what became of the images that were to be added to a bank."""
     bank = done.bank
     new = done.added + done.held_out > 0
@@ -91,24 +80,26 @@ def describe_additions(done: Growth, seconds: float) -> None:
     say(f"{many(bank.images, 'normal image')} {'now' if new else 'as before'}; {_threshold(bank)}; {seconds:.1f} s")
 
 
-def describe_removals(done: Growth, seconds: float) -> None:
+def describe_removals(done: records.Growth, seconds: float) -> None:
     """Say how many images were taken out of a bank."""
     bank = done.bank
     say(f"bank {bank.name}, version {bank.version}: {many(done.removed, 'image')} removed")
     say(f"{many(bank.images, 'normal image')} now; {_threshold(bank)}; {seconds:.1f} s")
 
 
-def describe_used(done: AnyBank, before: str | None) -> None:
+def describe_used(done: records.AnyBank, before: str | None) -> None:
     """Say which version of a bank is the current one now, and which was."""
     if before == done.version:
         say(f"bank {done.name}: version {done.version} is the current one already, nothing was changed")
         return
-    rows = f"{done.groups} normal groups" if isinstance(done, GroupBankVersion) else f"{done.images} normal images"
+    rows = (
+        f"{done.groups} normal groups" if isinstance(done, records.GroupBankVersion) else f"{done.images} normal images"
+    )
     was = "" if before is None else f", it was {before}"
     say(f"bank {done.name}: version {done.version} is the current one now{was}; {rows}, k = {done.k}, {done.metric}")
 
 
-def describe_group_bank(done: GroupBankVersion, seconds: float) -> None:
+def describe_group_bank(done: records.GroupBankVersion, seconds: float) -> None:
     """Say what a bank of groups holds."""
     say(
         f"bank {done.name}, version {done.version}: {done.groups} normal groups, {done.members} images in all, "
@@ -120,7 +111,7 @@ def describe_group_bank(done: GroupBankVersion, seconds: float) -> None:
     )
 
 
-def describe_groups(done: GroupReport, out: str | None, seconds: float) -> None:
+def describe_groups(done: records.GroupReport, out: str | None, seconds: float) -> None:
     """Say what a report of groups holds, and where it lies."""
     unscored = f", {done.unscored} could not be scored" if done.unscored else ""
     say(
@@ -131,12 +122,10 @@ def describe_groups(done: GroupReport, out: str | None, seconds: float) -> None:
         f"threshold: for each size, at a false-alarm rate of {100 * done.false_alarm_rate:.4g}%; {done.selected} "
         f"groups are selected at a false-discovery rate of {100 * done.false_discovery_rate:.4g}%"
     )
-    for warning in done.warnings:
-        warn(warning)
-    say(f"report: {done.html if out is None else Path(out) / 'report.html'}")
+    _end(done, out)
 
 
-def describe_report(done: Report, out: str | None, seconds: float) -> None:
+def describe_report(done: records.Report, out: str | None, seconds: float) -> None:
     """Say what a batch's report holds, and where it lies."""
     say(
         f"{done.anomalous} of {done.scored} images are anomalous (score above {done.threshold:.4g}), "
@@ -146,6 +135,10 @@ def describe_report(done: Report, out: str | None, seconds: float) -> None:
         f"threshold: {done.rule}; {done.selected} images are selected at a false-discovery rate of "
         f"{100 * done.false_discovery_rate:.4g}%"
     )
+    _end(done, out)
+
+
+def _end(done: records.AnyReport, out: str | None) -> None:
     for warning in done.warnings:
         warn(warning)
     say(f"report: {done.html if out is None else Path(out) / 'report.html'}")
@@ -157,9 +150,7 @@ def describe_night(outcomes: Sequence[Outcome]) -> None:
         if outcome.error is None:  # failures are told together, at the end
             say(f"{outcome.source}, bank {outcome.bank}: {outcome.in_words()}")
         if outcome.report is not None:
-            for warning in outcome.report.warnings:
-                warn(warning)
-            say(f"report: {outcome.report.html}")
+            _end(outcome.report, None)
 
 
 def describe_demo(figures: DemoFigures) -> None:
@@ -181,7 +172,7 @@ def describe_demo(figures: DemoFigures) -> None:
     )
 
 
-def describe_compacted(done: Compacted) -> None:
+def describe_compacted(done: records.Compacted) -> None:
     """Say which manifest parts were merged; what was left apart has been told as a warning."""
     if done.part is None:
         say(f"dataset {done.dataset}: nothing to merge")
@@ -192,7 +183,7 @@ def describe_compacted(done: Compacted) -> None:
     )
 
 
-def pruned_lines(found: Pruned) -> Iterator[str]:
+def pruned_lines(found: records.Pruned) -> Iterator[str]:
     """Yield what is unused, kind by kind, with some paths, and whether it was deleted."""
     yield f"store {found.store}"
     for one in found.kinds:

@@ -13,9 +13,8 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from dn2.config import explain
 from dn2.errors import ConfigError
-from dn2.fields import BASIC, PLACE, Config, Mark, Typed, marks
+from dn2.fields import BASIC, PLACE, Config, Mark, Typed, explain, marks
 
 EXPERT = "Expert options"  # the panel of those that few need
 VERBOSE = Annotated[bool, typer.Option("--verbose", "-v", help="Show the log and, on errors, the traceback.")]

@@ -11,35 +11,25 @@ from pydantic import TypeAdapter
 
 from dn2.neighbors.index import index_of
 from dn2.records import BankVersion, GroupBankVersion
-from dn2.upkeep.overview import (
-    BankOverview,
-    CleaningOverview,
-    CleaningsOverview,
-    DatasetOverview,
-    EmbedderOverview,
-    Overview,
-    ReportOverview,
-    ReportsOverview,
-    VersionOverview,
-)
+from dn2.upkeep import overview as of
 from flows.cli.console import say, visible
-from flows.facts import size_in_words
+from flows.facts import many, size_in_words
 
 T = TypeVar("T")
 
 
-def as_json(found: Overview) -> str:
+def as_json(found: of.Overview) -> str:
     """Return all that was found as one JSON object, in ASCII."""
-    return json.dumps(TypeAdapter(Overview).dump_python(found, mode="json"), indent=1)
+    return json.dumps(TypeAdapter(of.Overview).dump_python(found, mode="json"), indent=1)
 
 
-def describe_overview(found: Overview) -> None:
+def describe_overview(found: of.Overview) -> None:
     """Say what lies in a store."""
     for line in _lines(found):
         say(visible(line))
 
 
-def _lines(found: Overview) -> Iterator[str]:
+def _lines(found: of.Overview) -> Iterator[str]:
     yield f"store {found.store} (times are UTC)"
     yield from _section("datasets", found.datasets, _dataset)
     yield from _section("embedders", found.embedders, _embedder)
@@ -61,9 +51,9 @@ def _section(title: str, things: Sequence[T], lines: Callable[[T], Iterator[str]
             yield from lines(thing)
 
 
-def _dataset(found: DatasetOverview) -> Iterator[str]:
-    images = "number of images unknown" if found.images is None else _many(found.images, "image")
-    told = f"{images} in {_many(found.parts, 'manifest part')}, changed {_time(found.changed)}"
+def _dataset(found: of.DatasetOverview) -> Iterator[str]:
+    images = "number of images unknown" if found.images is None else many(found.images, "image")
+    told = f"{images} in {many(found.parts, 'manifest part')}, changed {_time(found.changed)}"
     yield f"  {found.name}: {told if found.parts else 'no listing is finished'}"
     if found.parts:
         yield f"    {size_in_words(found.size)}"
@@ -72,16 +62,16 @@ def _dataset(found: DatasetOverview) -> Iterator[str]:
     yield from _error(found.error)
 
 
-def _embedder(found: EmbedderOverview) -> Iterator[str]:
+def _embedder(found: of.EmbedderOverview) -> Iterator[str]:
     by_bank: dict[str, int] = {}
     for bank, _ in found.used_by:
         by_bank[bank] = by_bank.get(bank, 0) + 1
-    used = ", ".join(f"bank {bank} ({_many(count, 'version')})" for bank, count in by_bank.items()) or "no bank"
-    yield f"  {found.name}: {_many(found.shards, 'shard')}, {size_in_words(found.size)}"
+    used = ", ".join(f"bank {bank} ({many(count, 'version')})" for bank, count in by_bank.items()) or "no bank"
+    yield f"  {found.name}: {many(found.shards, 'shard')}, {size_in_words(found.size)}"
     yield f"    used by {used}"
 
 
-def _stale(found: Overview) -> Iterator[str]:
+def _stale(found: of.Overview) -> Iterator[str]:
     if found.stale is None:
         yield "unused files: not known while something cannot be read"
         return
@@ -91,16 +81,16 @@ def _stale(found: Overview) -> Iterator[str]:
         yield f"dn2 prune --yes deletes at least {size_in_words(found.stale.size)}"
 
 
-def _bank(found: BankOverview) -> Iterator[str]:
+def _bank(found: of.BankOverview) -> Iterator[str]:
     kind = "" if found.kind is None else f" of {found.kind}"
-    versions = _many(len(found.versions), "version") if found.versions else "no version is finished"
+    versions = many(len(found.versions), "version") if found.versions else "no version is finished"
     yield f"  {found.name}: bank{kind}, {versions}; {size_in_words(found.size)}"
     yield from _error(found.error)
     for version in found.versions:
         yield from _version(version)
 
 
-def _version(found: VersionOverview) -> Iterator[str]:
+def _version(found: of.VersionOverview) -> Iterator[str]:
     parent = "" if found.parent is None else f", after {found.parent}"
     mark, said = ("*", "  (current)") if found.current else (" ", "")
     yield f"    {mark} {found.version}  {_time(found.written)}{parent}{said}"
@@ -114,28 +104,28 @@ def _version(found: VersionOverview) -> Iterator[str]:
 def _of_images(made: BankVersion) -> Iterator[str]:
     index = "" if index_of(made.index).exact else f", index {made.index}"
     yield (
-        f"        {_many(made.images, 'image')}, {made.backbone}, {made.metric}, k = {made.k}, "
+        f"        {many(made.images, 'image')}, {made.backbone}, {made.metric}, k = {made.k}, "
         f"threshold {made.threshold:.4g}{index}"
     )
     if made.cleaning is not None:
-        yield f"        cleaned: {_many(made.dropped, 'image')} dropped"
+        yield f"        cleaned: {many(made.dropped, 'image')} dropped"
 
 
 def _of_groups(made: GroupBankVersion) -> Iterator[str]:
-    images = f"{_many(made.members, 'image')} in all"
-    yield f"        {_many(made.groups, 'group')}, {images}, {made.backbone}, {made.metric}"
+    images = f"{many(made.members, 'image')} in all"
+    yield f"        {many(made.groups, 'group')}, {images}, {made.backbone}, {made.metric}"
     yield f"        k = {made.k}, pooling {made.pooling}, threshold by size"
 
 
-def _reports(found: ReportsOverview) -> Iterator[str]:
-    yield f"  of bank {found.bank}: {_many(found.count, 'report')}{_some(found.count, found.newest)}"
+def _reports(found: of.ReportsOverview) -> Iterator[str]:
+    yield f"  of bank {found.bank}: {many(found.count, 'report')}{_some(found.count, found.newest)}"
     yield f"    {size_in_words(found.size)}; scores {size_in_words(found.scores)}"
     yield from _error(found.error)
     for report in found.newest:
         yield from _report(report)
 
 
-def _report(found: ReportOverview) -> Iterator[str]:
+def _report(found: of.ReportOverview) -> Iterator[str]:
     if found.made is not None:
         made = found.made
         told = f"{made.anomalous} of {made.things} {made.of} anomalous, version {made.version}"
@@ -145,23 +135,19 @@ def _report(found: ReportOverview) -> Iterator[str]:
     yield from _error(found.error, 6)
 
 
-def _cleanings(found: CleaningsOverview) -> Iterator[str]:
+def _cleanings(found: of.CleaningsOverview) -> Iterator[str]:
     yield f"cleanings: {found.count}{_some(found.count, found.newest)}; {size_in_words(found.size)}"
     for cleaning in found.newest:
         yield from _cleaning(cleaning)
 
 
-def _cleaning(found: CleaningOverview) -> Iterator[str]:
+def _cleaning(found: of.CleaningOverview) -> Iterator[str]:
     if found.made is not None:
         made = found.made
-        yield f"  {_time(found.written)}  {made.dropped} of {_many(made.images, 'image')} dropped ({made.rule})"
+        yield f"  {_time(found.written)}  {made.dropped} of {many(made.images, 'image')} dropped ({made.rule})"
         yield f"    of {made.source}"
     yield f"    {found.uri}/report.html"
     yield from _error(found.error)
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _some(count: int, newest: Sequence[object]) -> str:

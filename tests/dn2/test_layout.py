@@ -84,7 +84,7 @@ def test_what_is_built_is_known_again_with_its_fields(name: str, data: st.DataOb
     assert leads_nowhere_else(text)
 
 
-@pytest.mark.parametrize("name", FORMS.keys() - FOLDERS)
+@pytest.mark.parametrize("name", sorted(FORMS.keys() - FOLDERS))
 def test_example_is_one_and_of_no_other_kind_of_file(name: str):
     known = {one for one in FORMS.keys() - FOLDERS if FORMS[one].parse(FORMS[name].example) is not None}
     rows = {"cleaning_rows", "_cleaning_file"}

@@ -104,6 +104,55 @@ def test_help_of_the_commands_about_banks_explains_them(command: str, does: str,
         assert re.search(rf"{option} (?:-v )?<[^>]*> ([A-Za-z][^-]{{9,}})", text), option
 
 
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("dn2 tra", ["train", "train-groups"]),
+        ("dn2 bank ", ["add", "remove", "use"]),
+        ("dn2 train --segment", ["--segment-rows"]),
+        ("dn2 train photos --metric ", ["l2", "cosine"]),
+    ],
+)
+def test_shell_completes_commands_options_and_values(typed: str, completed: list[str]):
+    words = typed.split(" ")
+    done = dn2(_DN2_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=str(len(words) - 1))
+    assert (done.code, done.out.split()) == (0, completed)
+
+
+def test_completion_installs_itself_for_the_users_shell(tmp_path: Path):
+    done = dn2("--install-completion", "bash", HOME=str(tmp_path), _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert (done.code, "bash completion installed in" in done.out) == (0, True)
+    assert "_DN2_COMPLETE=complete_bash" in (tmp_path / ".bash_completions" / "dn2.sh").read_text()
+    assert "dn2.sh" in (tmp_path / ".bashrc").read_text()
+
+
+def test_help_shows_about_ten_options_first_and_the_rest_apart():
+    first, _, rest = dn2("train", "--help").out.partition("Expert options")
+    assert 8 <= len(re.findall(r"^│ --", first, re.MULTILINE)) <= 12
+    assert {"--far", "--k", "--clean"} <= set(re.findall(r"--[\w-]+", first))
+    assert {"--nprobe", "--max-rejects", "--decode-threads"} <= set(re.findall(r"--[\w-]+", rest))
+
+
+def test_messages_of_the_library_name_options_as_they_are_typed(run: Run, tmp_path: Path):
+    make_pictures(tmp_path / "photos", 30)
+    done = run("train", "photos", "--clean", "paper", "--drop", "0.95")
+    assert done.code == 2
+    assert done.err.startswith("error: --drop: got 0.95, which keeps 2 of 30 different images, expected")
+    done = run("train", "photos", "--bank-memory-gb", "1e-6")
+    assert done.code == 1
+    assert "expected at most --bank-memory-gb = 1e-06" in done.err
+
+
+def test_option_that_two_groups_of_settings_have_sets_both(run: Run, tmp_path: Path):
+    """Cleaning and training refuse alike what is too much for either."""
+    make_pictures(tmp_path / "photos", 24)
+    (tmp_path / "photos" / "broken.png").write_bytes(b"no picture")
+    limits = ["--max-rejects", "0", "--max-reject-rate", "0"]
+    for clean in ("none", "auto"):
+        done = run("train", "photos", "--clean", clean, *limits)
+        assert (done.code, "got 1 of 25 that cannot be read, expected at most 0" in done.err) == (1, True)
+
+
 def test_version_is_that_of_the_package():
     done = dn2("--version")
     assert (done.code, done.out, done.err) == (0, f"{version('dn2')}\n", "")

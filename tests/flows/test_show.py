@@ -150,7 +150,7 @@ def test_piped_output_is_the_same_and_a_look_needs_neither_torch_nor_prefect(run
     )
     assert piped.stdout == here
     loaded = {line.rpartition("|")[2].strip() for line in piped.stderr.splitlines()}
-    assert "dn2.upkeep.show" in loaded
+    assert "dn2.upkeep.overview" in loaded
     assert {"torch", "openvino", "prefect", "sklearn", "PIL", "matplotlib"} & loaded == set()
 
 

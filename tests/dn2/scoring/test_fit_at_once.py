@@ -14,9 +14,10 @@ import pytest
 from pydantic import TypeAdapter
 
 import dn2
-from dn2 import layout, lock
+from dn2 import layout
 from dn2.neighbors.bank import Bank
 from dn2.records import Embedded
+from dn2.store import lock
 from dn2.store.storage import Store
 from tests.dn2.neighbors.oracle import vectors_of
 from tests.dn2.scoring.synthetic import normal_vectors, write_shards
