@@ -260,7 +260,7 @@ def _of(report: records.AnyReport) -> str:
 @_for_the_eye
 def display_looks(looks: Sequence[records.Look], failures: Sequence[tuple[str, str]]) -> None:
     """Show what was found below the watched prefixes."""
-    lines = ["| prefix | drops | complete now | beside the drops |", "|---|---|---|---|"]
+    lines = ["| prefix | drops | complete now | outside the drops |", "|---|---|---|---|"]
     lines += [f"| {text(one.prefix)} | {len(one.drops):,} | {len(one.due):,} | {one.loose:,} |" for one in looks]
     lines += [f"| {text(prefix)} | failed: {text(reason)} | | |" for prefix, reason in failures]
     told = [f"* {text(drop.uri)}: {drop.images:,} images, bank {text(drop.bank)}" for one in looks for drop in one.due]

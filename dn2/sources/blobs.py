@@ -36,7 +36,7 @@ def holds_images(place: Location) -> bool:
     twice = [name for name in (f"{IMAGE}.bytes", f"{IMAGE}.path") if name in schema.names and IMAGE in schema.names]
     if twice:
         raise ConfigError(
-            f"table {place.uri}: got a column named {twice[0]!r} beside one named {IMAGE!r}, expected one of them; "
+            f"table {place.uri}: got a column named {twice[0]!r} and one named {IMAGE!r}, expected one of them; "
             f"rename the other"
         )
     if _bytes_column(schema) is not None:

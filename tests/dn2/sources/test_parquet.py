@@ -290,5 +290,5 @@ def test_column_called_like_a_field_of_the_images_is_refused(tmp_path: Path):
     """Parquet calls both by the same name: the bytes of either could be meant."""
     rows = [{"bytes": b"one"}]
     path = write_parquet(tmp_path / "both.parquet", {"image.bytes": [b"other"], "image": rows})
-    with pytest.raises(ConfigError, match=r"got a column named 'image.bytes' beside one named 'image'"):
+    with pytest.raises(ConfigError, match=r"got a column named 'image.bytes' and one named 'image'"):
         dn2.ingest(path, tmp_path / "store")
