@@ -160,7 +160,7 @@ class EmbedConfig(Config):
     )
     download: Annotated[bool, NOTHING] = Field(
         False,
-        description="Download weights that are not on this machine from torch's hub. By default nothing is downloaded.",
+        description="Download weights that are not on this machine from torch's hub. Off by default.",
     )
     engine: Annotated[Literal["auto", "openvino", "torch"], NOTHING] = Field(
         "auto", description="Library that runs the network. auto takes torch on a GPU and OpenVINO on a CPU."

@@ -48,9 +48,7 @@ Out = Annotated[str | None, BASIC, PLACE, Field(description="Local folder to cop
 Rescore = Annotated[
     bool,
     BASIC,
-    Field(
-        description="Score again what only earlier versions of a bank have scored. By default it is not scored again."
-    ),
+    Field(description="Score again what only earlier versions of a bank have scored. Off by default."),
 ]
 SourcesPlace = Annotated[
     str, ARGUMENT, PLACE, Field(min_length=1, description="YAML file or fsspec URL that lists the sources.")

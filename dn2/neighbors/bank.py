@@ -131,8 +131,9 @@ class Bank:
             needed = self._needed(segment)
             if needed > memory_gb:
                 raise BankError(
-                    f"bank {name!r}: a segment of {segment.count} rows needs {needed:.2f} GiB, expected at most "
-                    f"bank_memory_gb = {memory_gb:g}; raise it, or train the bank again with a smaller segment_rows"
+                    f"bank {name!r}: a segment of {segment.count} rows of length {search.dim} needs "
+                    f"{needed:.2f} GiB, expected at most bank_memory_gb = {memory_gb:g}; raise it, or train again "
+                    f"with a smaller segment_rows"
                 )
 
     @classmethod

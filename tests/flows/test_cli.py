@@ -324,7 +324,10 @@ def test_ingest_warns_of_images_that_the_pattern_does_not_fit(run: Run, tmp_path
         (["photos", "--split", "test"], "got split 'test', expected a table that ends in .csv or .parquet"),
         (["list.csv", "--split", ""], "error: --split = '': String should have at least 1 character"),
         (["list.csv", "--split", "new"], "got split 'new', which no row has, expected one of those there are: 'old'"),
-        (["list.csv", "--pattern", "{label}/*"], "with a table, expected its columns group_id and label"),
+        (
+            ["list.csv", "--pattern", "{label}/*"],
+            "with a table, expected groups and labels in its columns group_id and label",
+        ),
     ],
 )
 def test_pattern_or_split_that_cannot_work_is_wrong_use(

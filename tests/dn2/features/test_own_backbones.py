@@ -145,7 +145,10 @@ def test_store_does_not_decide_what_is_fetched(folder: Path, tmp_path: Path):
     store = tmp_path / "store"
     dataset = dn2.ingest(folder, store)
     bank = dn2.fit(dn2.embed(dataset, store), store, bank="lite")
-    for weights, why in (("http://127.0.0.1:9/w.pth", "are not on this machine"), ("/nowhere/w.pth", "are not there")):
+    for weights, why in (
+        ("http://127.0.0.1:9/w.pth", "are not on this machine"),
+        ("/nowhere/w.pth", "are no longer there"),
+    ):
         with pytest.raises(WeightsError, match=f"bank 'lite' was trained with the weights {weights}, which {why}"):
             dn2.embed(dataset, store, bank=replace(bank, weights=weights))
 

@@ -94,7 +94,9 @@ def test_groups_labels_and_splits_are_those_of_a_table(tmp_path: Path):
 
 def test_pattern_is_refused_as_for_tables(tmp_path: Path):
     table = write_parquet(tmp_path / "a.parquet", {"image": BYTES})
-    with pytest.raises(ConfigError, match=r"got the pattern '\{label\}/\*' with a table, expected its columns"):
+    with pytest.raises(
+        ConfigError, match=r"got the pattern '\{label\}/\*' with a table, expected groups and labels in its columns"
+    ):
         dn2.ingest(table, tmp_path / "store", pattern="{label}/*")
 
 

@@ -126,7 +126,8 @@ def test_table_that_vanishes_before_it_is_read_is_not_found(folder: Path):
 def test_pattern_with_a_table_and_split_of_a_folder_are_refused(folder: Path, store: Store):
     table = write(folder / "list.csv", {"uri": "a.png"})
     with pytest.raises(
-        ConfigError, match=r"list\.csv: got the pattern '\{label\}/\*' with a table, expected its columns"
+        ConfigError,
+        match=r"list\.csv: got the pattern '\{label\}/\*' with a table, expected groups and labels in its columns",
     ):
         dn2.ingest(table, store, pattern="{label}/*")
     with pytest.raises(ConfigError, match=f"source file://{folder}: got split 'test', expected a table that ends in"):
