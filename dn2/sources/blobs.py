@@ -45,8 +45,8 @@ def holds_images(place: Location) -> bool:
         return False
     got = f", {IMAGE!r} of type {schema.field(IMAGE).type}" if IMAGE in schema.names else ""
     raise ConfigError(
-        f"table {place.uri}: got the columns {in_words(schema.names)}{got}, expected 'uri' (paths of images) or "
-        f"{IMAGE!r} (their bytes: binary, or a struct with bytes and path)"
+        f"table {place.uri}: got the columns {in_words(schema.names)}{got}, expected one named 'uri' (paths of images) "
+        f"or {IMAGE!r} (their bytes: binary, or a struct with bytes and path)"
     )
 
 

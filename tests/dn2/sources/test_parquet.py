@@ -110,9 +110,9 @@ def test_table_without_bytes_lists_uris_as_ever(tmp_path: Path):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"x": [1]}, "got the columns 'x', expected 'uri' .* or 'image' .their bytes"),
-        ({"image": ["a.png"]}, "got the columns 'image', 'image' of type string, expected 'uri'"),
-        ({"image": [{"path": "a"}]}, ".*, 'image' of type struct<path: string>, expected 'uri'"),
+        ({"x": [1]}, "got the columns 'x', expected one named 'uri' .* or 'image' .their bytes"),
+        ({"image": ["a.png"]}, "got the columns 'image', 'image' of type string, expected one named 'uri'"),
+        ({"image": [{"path": "a"}]}, ".*, 'image' of type struct<path: string>, expected one named 'uri'"),
         ({"image": [[1]]}, ".*, 'image' of type list<"),
         ({"image": BYTES[:1], "label": [1.5]}, "column 'label': got values of type double, expected text"),
         ({"image": BYTES[:1], "label": ["x" * 5000]}, "row 1 .*: got the label 'xxx"),
