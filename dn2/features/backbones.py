@@ -251,8 +251,8 @@ def _own(name: str) -> Backbone:
     whole = isinstance(found, Backbone) and isinstance(found.preprocessing, Preprocessing)
     if not whole or not EmbedderName.fits(found.name) or is_known(found.name):
         raise ConfigError(
-            f"backbone: got {name!r}, a {type(found).__name__}, expected an object with a new name (letters, "
-            f"digits, underscores), preprocessing (a dn2.Preprocessing), weights_sha256() and load()"
+            f"backbone: got {name!r}, a {type(found).__name__}, expected an object with a name (letters, "
+            f"digits, underscores; a new one), preprocessing (a dn2.Preprocessing), weights_sha256() and load()"
         )
     return cast("Backbone", found)
 
