@@ -214,7 +214,7 @@ class CompactParameters(Config):
     def _says_which(self) -> CompactParameters:
         if self.all == (self.dataset is not None):
             got = "none" if self.dataset is None else f"{self.dataset!r} and all"
-            raise ConfigError(f"dataset: got {got}, expected the name of a dataset, or all of them (--all)")
+            raise ConfigError(f"dataset: got {got}, expected the name of a dataset, or all")
         return self
 
 

@@ -84,8 +84,8 @@ def test_what_cannot_be_merged_without_work_is_told_as_a_warning(run: Run, night
 def test_wrong_use_is_told_in_one_line(run: Run, tmp_path: Path):
     Full(str(tmp_path / "dn2-store"), tmp_path / "photos")
     before = files(tmp_path / "dn2-store")
-    check(run("compact"), WRONG_USE, "dataset: got none, expected the name of a dataset, or all of them")
-    check(run("compact", "photos", "--all"), WRONG_USE, "dataset: got 'photos' and all, expected the name")
+    check(run("compact"), WRONG_USE, "dataset: got none, expected the name of a dataset, or --all")
+    check(run("compact", "photos", "--all"), WRONG_USE, "dataset: got 'photos' and --all, expected the name")
     check(run("compact", "../x"), WRONG_USE, "name '../x' cannot be used")
     check(run("compact", "nope"), WRONG_USE, "dataset 'nope': not in store .*, which has: photos")
     check(run("prune", "--reports", "-1"), WRONG_USE, "reports = -1")

@@ -64,7 +64,7 @@ def test_batch_whose_images_are_all_broken_is_reported_with_a_warning(run: Run, 
     ("options", "code", "message"),
     [
         (["--backbone", "resnet99"], WRONG_USE, "backbone: got 'resnet99', expected auto, efficientnet_lite0"),
-        (["--backbone", "resnet50"], FAILED, "backbone resnet50: got no weights file .*resnet50-0676ba61.pth; put "),
+        (["--backbone", "resnet50"], FAILED, "backbone resnet50: got no weights file .*resnet50-0676ba61.pth; copy "),
         (["--k", "32"], FAILED, "k: got 32 with 32 different normal images in the bank, expected at least 33"),
         (["--k", "0"], WRONG_USE, rf"--k \(fit\.k\) = 0: {AT_LEAST} 1"),
         (["--far", "2"], WRONG_USE, r"--far \(fit\.false_alarm_rate\) = 2\.0: Input should be less than 1"),
