@@ -99,7 +99,7 @@ def test_folder_that_holds_more_than_a_report_is_refused(batch: Batch, tmp_path:
 @pytest.mark.parametrize("summary", ["", "[]", "{}", '{"schema": "other", "parts": []}', '{"parts": 1}', "null"])
 def test_folder_with_another_summary_is_refused(tmp_path: Path, summary: str):
     (tmp_path / "summary.json").write_text(summary)
-    with pytest.raises(dn2.ConfigError, match="holds something else"):
+    with pytest.raises(dn2.ConfigError, match="holds other files"):
         check_target(tmp_path, "dn2-store")
 
 
