@@ -103,7 +103,7 @@ def deploy() -> None:
             for outdated in client.read_automations_by_name(name):
                 client.delete_automation(outdated.id)
     if hook is None:
-        print("nobody is told of failed runs: set DN2_NOTIFY_URL for that")
+        print("no messages about failed runs: set DN2_NOTIFY_URL to get them")
     print(f"sources: {values['DN2_SOURCES']}\nnow start a worker: prefect worker start --pool {POOL}")
 
 

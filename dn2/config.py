@@ -108,10 +108,14 @@ Rate = Annotated[float, BASIC, Typed("--far"), LAST, Field(gt=0, lt=1)]
 OwnRate = Annotated[float | None, BASIC, Typed("--far"), LAST, Field(gt=0, lt=1)]
 SearchMemory = Annotated[int, NOTHING, Field(ge=16, description="Working memory of the neighbour search, in MiB.")]
 BankMemory = Annotated[
-    float, NOTHING, Field(gt=0, description="A bank whose vectors need more memory than this is refused, in GiB.")
+    float,
+    NOTHING,
+    Field(gt=0, description="Memory for the vectors of a bank, in GiB. A bank that needs more is refused."),
 ]
 GroupMemory = Annotated[
-    float, NOTHING, Field(gt=0, description="Groups whose vectors need more memory than this are refused, in GiB.")
+    float,
+    NOTHING,
+    Field(gt=0, description="Memory for the vectors of the groups, in GiB. Groups that need more are refused."),
 ]
 RejectRate = Annotated[
     float,
@@ -122,7 +126,7 @@ RejectRate = Annotated[
         "than max_rejects.",
     ),
 ]
-Rejects = Annotated[int, Field(ge=0, description="So many unreadable images are too few to stop or to warn.")]
+Rejects = Annotated[int, Field(ge=0, description="Up to this many unreadable images, nothing stops or warns.")]
 Neighbors = Annotated[
     int, BASIC, LAST, Field(ge=1, le=1000, description="Neighbours whose squared distances are averaged.")
 ]
@@ -136,14 +140,14 @@ class EmbedConfig(Config):
         "auto",
         min_length=1,
         description="Pretrained network: auto, efficientnet_lite0, _lite1 or _lite2, a classification model of "
-        "torchvision by its name, or module:object for one of your own. auto takes the bank's; without a bank "
+        "torchvision by its name, or module:object for your own. auto takes the bank's; without a bank "
         "resnet101 if its weights are on this machine, else efficientnet_lite0.",
     )
     crop: Annotated[str, BASIC, EMBEDDER, AfterValidator(check_crop)] = Field(
         "auto",
-        description="What of an image is seen. center: the central square, as in the paper; full: all of it, squeezed "
-        "to a square; tiles-RxC: R rows of C tiles, each squeezed to a square, of which the worst one counts. auto "
-        "takes the bank's; without a bank center.",
+        description="Which part of an image is used. center: the central square, as in the paper; full: all of it, "
+        "squeezed to a square; tiles-RxC: R rows of C tiles, each squeezed to a square, of which the worst one counts. "
+        "auto takes the bank's; without a bank center.",
     )
     weights: Annotated[str | None, PLACE, EMBEDDER] = Field(
         None,
@@ -152,13 +156,13 @@ class EmbedConfig(Config):
         "to its name.",
     )
     weights_sha256: Annotated[Annotated[str, AfterValidator(check_sha256)] | None, NOTHING] = Field(
-        None, description="Weights with another sha256 are refused. By default not checked."
+        None, description="Expected sha256 of the weights; others are refused. By default not checked."
     )
     download: Annotated[bool, NOTHING] = Field(
-        False, description="Fetch weights that are not on this machine from torch's hub. Not done by default."
+        False, description="Download weights that are not on this machine from torch's hub. Off by default."
     )
     engine: Annotated[Literal["auto", "openvino", "torch"], NOTHING] = Field(
-        "auto", description="What runs the network. auto takes torch on a GPU and OpenVINO on a CPU."
+        "auto", description="Library that runs the network. auto takes torch on a GPU and OpenVINO on a CPU."
     )
     device: Annotated[str, NOTHING, AfterValidator(check_device)] = Field(
         "auto",
@@ -166,14 +170,15 @@ class EmbedConfig(Config):
         "is none. Each device has a worker of its own.",
     )
     precision: Annotated[Literal["auto", "float32", "float16"], NOTHING] = Field(
-        "auto", description="What the network calculates with. auto takes float16 on a GPU and float32 on a CPU."
+        "auto",
+        description="Numbers that the network calculates with. auto takes float16 on a GPU and float32 on a CPU.",
     )
     batch_size: Annotated[int, NOTHING] = Field(32, ge=1, le=4096, description="Images per forward pass.")
     shard_size: Annotated[int, SLICES] = Field(
         2000,
         ge=1,
         le=100_000,
-        description="Images per shard, the unit of work: what is lost at most when a run is killed.",
+        description="Images per shard, the unit of work. A killed run loses only shards that were not finished.",
     )
     decode_threads: Annotated[int, NOTHING] = Field(
         0, ge=0, le=256, description="Threads that read and decode. 0: one per core, 16 for a bucket or a table."
@@ -183,7 +188,7 @@ class EmbedConfig(Config):
         PILLOW_PIXEL_LIMIT // 2,
         ge=1,
         le=PILLOW_PIXEL_LIMIT,
-        description="Images with more pixels are rejected: bounds the memory of decoding.",
+        description="Images with more pixels are rejected, to limit the memory of decoding.",
     )
 
     def shard_fingerprint(self) -> str:
@@ -211,7 +216,7 @@ class CleanConfig(TrainingLimits):
     rule: Annotated[Literal["none", "paper", "auto"], BASIC, Typed("--clean")] = Field(
         "none",
         description="Cleaning. paper: drop the half with the largest distances to their 2 nearest others (DN2); auto: "
-        "drop those that are among the neighbours of few others, as many as the contamination asks for.",
+        "drop images that are neighbours of few others; the contamination sets how many.",
     )
     contamination: float | None = Field(
         None,
@@ -223,7 +228,7 @@ class CleanConfig(TrainingLimits):
         None,
         ge=0,
         lt=1,
-        description="Cleaning: share of the training images that is dropped: more than the contamination, for safety. "
+        description="Cleaning: share of the training images to drop, at least the contamination. "
         "By default 0.5 for paper, and 0.25 to 0.6 for auto.",
     )
     report_images: int = Field(24, ge=0, le=500, description="Images shown in each part of the page about cleaning.")
@@ -237,7 +242,7 @@ class CleanConfig(TrainingLimits):
         if self.contamination and self.drop_fraction is not None and self.drop_fraction < self.contamination:
             raise ConfigError(
                 f"got drop_fraction {self.drop_fraction:g} below contamination {self.contamination:g}, expected at "
-                f"least that: what is taken for anomalies must go"
+                f"least that: all assumed anomalies must be dropped"
             )
         return self
 
@@ -251,8 +256,7 @@ class FitConfig(TrainingLimits):
 
     k: Neighbors = 2
     metric: Annotated[Literal["l2", "cosine"], BASIC] = Field(
-        "l2",
-        description="l2: squared Euclidean distance; cosine: the same after scaling every embedding to length 1.",
+        "l2", description="l2: squared Euclidean distance; cosine: the same after scaling every embedding to length 1."
     )
     false_alarm_rate: Rate = Field(0.01, description="Share of normal images that may be flagged: sets the threshold.")
     calibration: Literal["auto", "leave-one-out", "held-out"] = Field(
@@ -269,23 +273,25 @@ class FitConfig(TrainingLimits):
     expected_queries: Annotated[int, LAST] = Field(
         100_000,
         ge=1,
-        description="Index auto: images that the bank will score, roughly; the making of cells is weighed by them.",
+        description="Index auto: about how many images the bank will score. Making cells pays off for many.",
     )
     nlist: int | None = Field(
-        None, ge=1, description="Index ivf: number of cells. By default four times the root of the number of images."
+        None,
+        ge=1,
+        description="Index ivf: number of cells. By default four times the square root of the number of images.",
     )
     nprobe: Annotated[int | None, LAST] = Field(
-        None, ge=1, description="Index ivf: cells visited. By default as many as the recall asks for."
+        None, ge=1, description="Index ivf: cells visited. By default as many as the recall needs."
     )
     recall: Annotated[float, LAST] = Field(
-        0.99, gt=0, le=1, description="Index ivf: share of the true nearest neighbours that has to be found."
+        0.99, gt=0, le=1, description="Index ivf: share of the true nearest neighbours that must be found."
     )
     centroids: int = Field(100, ge=1, description="Index centroids: number of k-means centres, at most.")
     segment_rows: int | None = Field(
         None,
         ge=1,
-        description="Images of one segment of the bank. Segments that do not fit the memory together are searched one "
-        "after the other. By default one holds all.",
+        description="Images of one segment of the bank. Segments that do not fit into memory together are searched one "
+        "after the other. By default one segment holds all.",
     )
     bank_memory_gb: BankMemory = 8.0
     search_memory_mb: SearchMemory = 512
@@ -309,7 +315,7 @@ class ThresholdConfig(Config):
         None, ge=0, le=1e38, description="The threshold itself, a squared distance."
     )
     budget: Annotated[int | None, BASIC, LAST] = Field(
-        None, ge=1, description="Threshold: flag at most so many images of the batch, those with the largest scores."
+        None, ge=1, description="Threshold: flag at most this many images of the batch, those with the largest scores."
     )
 
     @model_validator(mode="after")
@@ -325,10 +331,10 @@ class ScoreConfig(ScoringLimits):
     """How a batch is scored and reported."""
 
     threshold: Annotated[ThresholdConfig, LAST] = Field(
-        ThresholdConfig(), description="Above which score an image is anomalous. By default the bank's own threshold."
+        ThresholdConfig(), description="Score above which an image is anomalous. By default the bank's own threshold."
     )
     false_discovery_rate: Discoveries = Field(
-        0.1, description="Share of normal images among the selected ones that may be expected."
+        0.1, description="Expected share of normal images among the selected ones, at most."
     )
     report_images: Annotated[int, LAST] = Field(
         24, ge=0, le=500, description="Worst images shown with pictures in report.html."
@@ -355,7 +361,7 @@ class GroupFitConfig(TrainingLimits):
         "l2", description="l2: embeddings as they are; cosine: every embedding is scaled to length 1 before pooling."
     )
     min_size: Annotated[int, BASIC] = Field(
-        2, ge=1, description="Groups with fewer readable images are neither learnt nor scored."
+        2, ge=1, description="Groups with fewer readable images are not trained with and not scored."
     )
     false_alarm_rate: Rate = Field(0.01, description="Share of normal groups that may be flagged: sets the thresholds.")
     group_memory_gb: GroupMemory = 8.0
@@ -369,7 +375,7 @@ class GroupScoreConfig(ScoringLimits):
         None, description="Share of normal groups that may be flagged. By default the bank's own rate."
     )
     false_discovery_rate: Discoveries = Field(
-        0.1, description="Share of normal groups among the selected ones that may be expected."
+        0.1, description="Expected share of normal groups among the selected ones, at most."
     )
     report_groups: int = Field(24, ge=0, le=500, description="Worst groups shown with pictures in report.html.")
     report_members: int = Field(12, ge=1, le=100, description="Images shown of each of them.")

@@ -110,10 +110,10 @@ def display_compacted(done: Sequence[records.Compacted], store: str) -> None:
 
 @_for_the_eye
 def display_pruned(found: records.Pruned) -> None:
-    """Show what nobody needs any more."""
-    lines = [("store", text(found.store)), ("removed", "yes" if found.removed else "no, it was only looked for")]
+    """Show what is unused."""
+    lines = [("store", text(found.store)), ("deleted", "yes" if found.removed else "no")]
     lines += [(one.kind, f"{one.count:,}, {size_in_words(one.size)}") for one in found.kinds]
-    create_markdown_artifact(_table(lines), key=_key("pruned"), description="What nobody needs any more")
+    create_markdown_artifact(_table(lines), key=_key("pruned"), description="Unused files")
 
 
 @_for_the_eye
@@ -260,7 +260,7 @@ def _of(report: records.AnyReport) -> str:
 @_for_the_eye
 def display_looks(looks: Sequence[records.Look], failures: Sequence[tuple[str, str]]) -> None:
     """Show what was found below the watched prefixes."""
-    lines = ["| prefix | drops | complete now | beside the drops |", "|---|---|---|---|"]
+    lines = ["| prefix | drops | complete now | outside the drops |", "|---|---|---|---|"]
     lines += [f"| {text(one.prefix)} | {len(one.drops):,} | {len(one.due):,} | {one.loose:,} |" for one in looks]
     lines += [f"| {text(prefix)} | failed: {text(reason)} | | |" for prefix, reason in failures]
     told = [f"* {text(drop.uri)}: {drop.images:,} images, bank {text(drop.bank)}" for one in looks for drop in one.due]

@@ -67,7 +67,7 @@ def _look(prefix: WatchedPrefix, file: SourcesFile) -> Look:
         )
     if found.loose:
         get_run_logger().warning(
-            "%s: %d images lie beside the folders and belong to no drop", prefix.prefix, found.loose
+            "%s: %d images lie outside the folders and belong to no drop", prefix.prefix, found.loose
         )
     step.remember(found, file.store)
     return found

@@ -46,7 +46,7 @@ Store = Annotated[str, BASIC, PLACE, Field(min_length=1, description="Folder or 
 Bank = Annotated[Name, BASIC, Field(description="Name of the bank.")]
 Out = Annotated[str | None, BASIC, PLACE, Field(description="Local folder to copy the finished report to.")]
 Rescore = Annotated[
-    bool, BASIC, Field(description="Score again what only earlier versions of a bank have scored. Not done by default.")
+    bool, BASIC, Field(description="Score again what only earlier versions of a bank have scored. Off by default.")
 ]
 SourcesPlace = Annotated[
     str, ARGUMENT, PLACE, Field(min_length=1, description="YAML file or fsspec URL that lists the sources.")
@@ -57,7 +57,7 @@ Groups = Annotated[
 Pattern = Annotated[
     PathPattern | None,
     BASIC,
-    Field(description="What the paths below the source say, such as {label}/{group_id}/*. By default nothing."),
+    Field(description="Pattern of the paths below the source, such as {label}/{group_id}/*. By default none."),
 ]
 
 
@@ -102,7 +102,7 @@ class TrainParameters(EmbedParameters):
 
     bank: Bank = "default"
     clean: CleanConfig = Field(
-        default_factory=CleanConfig, description="Which training images are dropped before; none by default."
+        default_factory=CleanConfig, description="Which training images are dropped; by default none."
     )
     fit: FitConfig = Field(default_factory=FitConfig, description="How embeddings become a bank with a threshold.")
 
@@ -120,14 +120,13 @@ class TellConfig(Config):
     """How Prefect is told of a finished report."""
 
     report_base_url: BaseUrl | None = Field(
-        None,
-        description="Web address under which the store is served: makes links to reports that a browser follows.",
+        None, description="Web address under which the store is served. Links to reports start with it."
     )
     alert_rate: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="A batch of which a larger share is anomalous emits the event dn2.batch.anomalous.",
+        description="A batch with a larger share of anomalies emits the event dn2.batch.anomalous.",
     )
 
 
@@ -163,14 +162,13 @@ class RethresholdParameters(Config):
     """A finished report, and what to change about it."""
 
     report: Annotated[str, ARGUMENT, PLACE] = Field(
-        min_length=1,
-        description="Folder that a report was exported to, its report.html, or a report's URI.",
+        min_length=1, description="Folder that a report was exported to, its report.html, or a report's URI."
     )
     store: Annotated[str | None, BASIC, PLACE] = Field(
         None, min_length=1, description="The report's store, if it has moved. By default where the report says."
     )
     threshold: ThresholdConfig | None = Field(
-        None, description="Above which score an image is anomalous. None: as it was; empty: the bank's own threshold."
+        None, description="Score above which an image is anomalous. None: as it was; empty: the bank's own threshold."
     )
     false_discovery_rate: Annotated[float | None, BASIC, Typed("--fdr")] = Field(
         None, gt=0, lt=1, description="Share of normal images among the selected ones. None: as it was."
@@ -189,13 +187,13 @@ class AddParameters(EmbedParameters):
 
 
 class RemoveParameters(Config):
-    """A bank, and which images to take out of it."""
+    """A bank, and which images to remove from it."""
 
     store: Store = "dn2-store"
     bank: Bank = "default"
     image_ids: Annotated[list[str], ARGUMENT] = Field(
         min_length=1,
-        description="Images to take out, by id. Reports list the ids of those in the bank as neighbor_ids.",
+        description="Ids of the images to remove. Reports list the ids of images in the bank as neighbor_ids.",
     )
 
 
@@ -212,24 +210,24 @@ class CompactParameters(Config):
     def _says_which(self) -> CompactParameters:
         if self.all == (self.dataset is not None):
             got = "none" if self.dataset is None else f"{self.dataset!r} and all"
-            raise ConfigError(f"dataset: got {got}, expected the name of a dataset, or all of them")
+            raise ConfigError(f"dataset: got {got}, expected the name of a dataset, or all")
         return self
 
 
 class PruneParameters(Config):
-    """A store, and what of it nobody needs any more."""
+    """A store, and which of its unused files to delete."""
 
     store: Store = "dn2-store"
     reports: Annotated[int | None, BASIC] = Field(
         None,
         ge=0,
-        description="Keep so many reports of each bank, cleanings, and lists of rejects of each dataset: the newest "
+        description="Keep this many reports of each bank, cleanings, and lists of rejects of each dataset, the newest "
         "ones. By default all.",
     )
     age: Annotated[float | None, BASIC] = Field(
-        None, ge=0, description="Remove those that are older than so many days. By default none is too old."
+        None, ge=0, description="Delete those that are older than this many days. By default none is too old."
     )
-    yes: Annotated[bool, BASIC] = Field(False, description="Remove. By default it is only said what would be removed.")
+    yes: Annotated[bool, BASIC] = Field(False, description="Delete. By default nothing is deleted, only listed.")
 
 
 class UseVersionParameters(Config):
@@ -238,8 +236,8 @@ class UseVersionParameters(Config):
     store: Store = "dn2-store"
     bank: Annotated[Name, BASIC] = Field("default", description="Name of the bank, of images or of groups.")
     version: Annotated[str, ARGUMENT] = Field(
-        description="Version of the bank, or how it begins: four characters or more, as many as tell it from the "
-        "others. dn2 show lists them."
+        description="Version of the bank, or its first characters: four or more, and enough to fit only one version. "
+        "dn2 show lists them."
     )
 
 
@@ -257,7 +255,7 @@ class DropParameters(ScoreNewParameters):
     """A delivery of images, and the bank to compare it with."""
 
     drop: str | None = Field(
-        None, pattern="^[0-9a-f]{32}$", description="Identity of the drop, as the event that told of it has it."
+        None, pattern="^[0-9a-f]{32}$", description="Identity of the drop, as in the event that announced it."
     )
 
 

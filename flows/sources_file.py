@@ -32,23 +32,24 @@ class WatchedPrefix(Config):
     bank: Name = Field("default", description="Name of the bank to compare them with.")
     unit: Literal["folder", "prefix"] = Field(
         "folder",
-        description="folder: each folder directly below the prefix is a drop; prefix: what is new below it is one.",
+        description="folder: each folder directly below the prefix is a drop; prefix: all new images below it are "
+        "one drop.",
     )
     marker: str | None = Field(
         None,
         min_length=1,
         pattern=r"^[^/]+$",
-        description="Name of the file that says that a drop is complete. Without one, a drop is complete when it has "
+        description="Name of the file that marks a drop as complete. Without one, a drop is complete when it has "
         "stopped changing.",
     )
     settle_minutes: float = Field(
-        10.0, ge=0, description="Without a marker: how long a drop must not have changed, over at least two looks."
+        10.0, ge=0, description="Without a marker: how long a drop must stay unchanged, over at least two looks."
     )
     again_minutes: float = Field(
-        60.0, gt=0, description="A drop that was told and is still not scored is told again after this time."
+        60.0, gt=0, description="A drop that was announced but not scored is announced again after this time."
     )
     pattern: PathPattern | None = Field(
-        None, description="What the paths below a drop say, such as {label}/{group_id}/*. By default nothing."
+        None, description="Pattern of the paths below a drop, such as {label}/{group_id}/*. By default none."
     )
     groups: Groups = False
 

@@ -1,4 +1,4 @@
-"""Flows that keep a store in order: merge manifest parts, and remove what nobody needs any more."""
+"""Flows that keep a store in order: merge manifest parts, and delete unused files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def compact(parameters: CompactParameters) -> tuple[Compacted, ...]:
 
 @flow(name="prune")
 def prune(parameters: PruneParameters) -> Pruned:
-    """Say what nobody needs any more; it is removed only if the parameters say yes."""
+    """List the unused files of a store; delete them if the parameters say yes."""
     if parameters.yes:
         dn2.Store.open(parameters.store).check_writable()
     with watched():

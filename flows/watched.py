@@ -52,7 +52,7 @@ def _check_crashes() -> None:
     if crashes >= MOST_CRASHES:
         raise CrashedTooOftenError(
             f"this run has crashed {crashes} times in a row, expected at most {MOST_CRASHES - 1}: it is not started "
-            f"again by itself; look for what ended it (memory, a machine that went down), then retry it by hand"
+            f"again; find the cause (memory, a machine that went down), then retry it by hand"
         )
 
 

@@ -185,8 +185,8 @@ def compact(store: str, dataset: str) -> Compacted:
 
 @task(name="prune", **_STEP)
 def prune(store: str, reports: int | None, age: float | None, *, yes: bool) -> Pruned:
-    """Find what nobody needs any more, and remove it if asked to."""
-    with _logged("%s what nobody needs in %s", "removing" if yes else "looking for", store):
+    """Find unused files, and delete them if asked to."""
+    with _logged("%s unused files in %s", "deleting" if yes else "looking for", store):
         return dn2.prune(store, reports=reports, age=age, yes=yes)
 
 

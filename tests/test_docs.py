@@ -196,6 +196,38 @@ def test_messages_explained_are_messages_of_the_code():
     assert [message for message in explained if message not in source] == []
 
 
+def width(text: ast.expr) -> int:
+    """How wide a message is, a value counted as 12 characters; of two endings the longer one."""
+    if isinstance(text, ast.Constant):
+        return len(re.sub(r"%(\.\d+)?[a-z]", 12 * "-", str(text.value)))
+    if isinstance(text, ast.JoinedStr):
+        return sum(width(piece) for piece in text.values)
+    if isinstance(text, ast.BinOp):
+        return width(text.left) + width(text.right)
+    if isinstance(text, ast.IfExp):
+        return max(width(text.body), width(text.orelse))
+    return 12
+
+
+def messages() -> dict[str, int]:
+    """How wide the message of each error that is raised and of each logged warning is, by its place."""
+    found = {}
+    for path in (path for room in ("dn2", "flows", "tasks", "deployments") for path in (ROOT / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            call = node.exc if isinstance(node, ast.Raise) else node
+            warns = isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "warning"
+            if isinstance(call, ast.Call) and call.args and (warns or isinstance(node, ast.Raise)):
+                found[f"{path.relative_to(ROOT)}:{call.lineno}"] = width(call.args[0])
+    return found
+
+
+def test_messages_fit_two_lines():
+    found = messages()
+    assert len(found) > 200
+    assert max(found.values()) > 150
+    assert {place: wide for place, wide in found.items() if wide > 200} == {}
+
+
 def test_reject_reasons_explained_are_reasons_of_the_code():
     source = literals()
     explained = names_in(first_cells(text_of("docs/embeddings.md"), "reason"))

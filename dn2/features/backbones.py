@@ -113,8 +113,8 @@ class Pretrained:
         """
         if not self.weights.is_file():
             raise WeightsError(
-                f"backbone {self.name}: got no weights file {self.weights}; put there what {self.origin} provides, let "
-                f"--download fetch it, or use --backbone {OFFLINE}, which needs no download"
+                f"backbone {self.name}: got no weights file {self.weights}; copy it there from {self.origin}, let "
+                f"--download fetch it, or use --backbone {OFFLINE}"
             )
         return file_sha256(self.weights)
 
@@ -251,9 +251,8 @@ def _own(name: str) -> Backbone:
     whole = isinstance(found, Backbone) and isinstance(found.preprocessing, Preprocessing)
     if not whole or not EmbedderName.fits(found.name) or is_known(found.name):
         raise ConfigError(
-            f"backbone: got {name!r}, a {type(found).__name__}, expected an object with a name (letters, digits and "
-            f"underscores; none that dn2 or torchvision has), preprocessing (a dn2.Preprocessing), weights_sha256() "
-            f"and load()"
+            f"backbone: got {name!r}, a {type(found).__name__}, expected an object with a name (letters, "
+            f"digits, underscores; a new one), preprocessing (a dn2.Preprocessing), weights_sha256() and load()"
         )
     return cast("Backbone", found)
 

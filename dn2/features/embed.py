@@ -79,7 +79,7 @@ def resolved(config: EmbedConfig, bank: AnyBank | None) -> EmbedConfig:
     if bank is not None and bank.embedder != here.id:
         raise EmbedderError(
             f"bank {bank.name!r} was made by embedder {bank.embedder}, got {here.id}: "
-            f"use its backbone, weights and crop, or train a bank of your own with this one"
+            f"use its backbone, weights and crop, or train another bank with this one"
         )
     return config if ":" in config.backbone else config.model_copy(update={"backbone": chosen.name})
 
@@ -89,8 +89,7 @@ def _backbone_of(bank: AnyBank) -> str:
     name = EmbedderName.parse(bank.embedder).backbone
     if not is_known(name):
         raise ConfigError(
-            f"bank {bank.name!r} was made with a backbone of somebody's own, {name!r}: give it as --backbone "
-            f"module:object"
+            f"bank {bank.name!r} was made with a backbone of your own, {name!r}: give it as --backbone module:object"
         )
     return name
 
@@ -101,9 +100,9 @@ def _weights_of(bank: AnyBank) -> str | None:
         return None
     place = locate(bank.weights)
     if not place.is_local or not place.fs.isfile(place.path):
-        where = "are not there any more" if place.is_local else "are not on this machine"
+        where = "are no longer there" if place.is_local else "are not on this machine"
         raise WeightsError(
-            f"bank {bank.name!r} was trained with the weights {bank.weights}, which {where}: say where they are with "
+            f"bank {bank.name!r} was trained with the weights {bank.weights}, which {where}: name them with "
             f"--weights, and --backbone {EmbedderName.parse(bank.embedder).backbone}"
         )
     return bank.weights

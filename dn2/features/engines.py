@@ -80,12 +80,12 @@ def checked(engine: Engine, embeddings: npt.NDArray[np.float32], count: int) -> 
     if embeddings.ndim != 2 or len(embeddings) != count or not embeddings.size:
         raise EmbedderError(
             f"{engine.name}: got an array of shape {embeddings.shape} for {count} pictures, expected ({count}, D): the "
-            f"backbone has to pool its features, picture by picture"
+            f"backbone must return one vector for each picture"
         )
     with np.errstate(over="ignore"):
         vectors = embeddings.astype(np.float16)
     if not np.isfinite(vectors).all():
-        raise EmbedderError(f"{engine.name}: got embeddings that are not finite in float16: the weights are no good")
+        raise EmbedderError(f"{engine.name}: got embeddings that are not finite in float16; check the weights")
     return vectors
 
 
@@ -135,7 +135,7 @@ def _on_cpu(backbone: Backbone, engine: str, precision: torch.dtype) -> Engine:
     """Return OpenVINO where it can be had and does what was asked for, else torch."""
     if torch.cuda.is_available():
         log.warning(
-            "the network runs on the CPU while there is a GPU, which is far faster: leave device and engine at auto"
+            "the network runs on the CPU, but there is a GPU, which is far faster: leave device and engine at auto"
         )
     if engine == "torch" or precision != torch.float32:
         return TorchEngine(backbone, torch.device("cpu"), precision)
@@ -155,7 +155,7 @@ def _on_cpu(backbone: Backbone, engine: str, precision: torch.dtype) -> Engine:
             raise ConfigError(
                 f"engine openvino cannot run backbone {backbone.name} ({_first_line(error)}): use engine torch"
             ) from error
-        log.warning("OpenVINO cannot run backbone %s (%s): torch does", backbone.name, _first_line(error))
+        log.warning("OpenVINO cannot run backbone %s (%s): torch runs it", backbone.name, _first_line(error))
         return TorchEngine(backbone, torch.device("cpu"))
 
 

@@ -67,13 +67,13 @@ def _network(backbone: Backbone) -> Any:
         try:
             return openvino.Core().read_model(folder / "network.xml")
         except RuntimeError:
-            log.warning("the converted network in %s is damaged: it is converted anew", folder)
+            log.warning("the converted network in %s is damaged: it is converted again", folder)
             shutil.rmtree(folder, ignore_errors=True)
     network = _converted(backbone)
     try:
         _keep(network, folder)
     except (OSError, RuntimeError) as error:  # OpenVINO raises the latter when the disk is full
-        log.warning("cannot keep the converted network in %s (%s): it is converted anew each time", folder, error)
+        log.warning("cannot keep the converted network in %s (%s): it is converted each time", folder, error)
     return network
 
 

@@ -115,5 +115,5 @@ def compare(known: npt.NDArray[np.float16], ours: npt.NDArray[np.float16], what:
     if not cosine.min() >= AGREEMENT:
         raise EmbedderError(
             f"{what}: got probe embeddings with cosine {cosine.min():.5f} to the known ones, expected at least "
-            f"{AGREEMENT}; use the engine and versions they were made with, or embed and train anew in another store"
+            f"{AGREEMENT}; use the engine and versions that made them, or embed and train in another store"
         )

@@ -36,7 +36,7 @@ def fetch(url: str, path: Path, what: str) -> None:
     except Exception as error:  # urllib's, the disk's, and a plain RuntimeError for a wrong hash
         raise WeightsError(
             f"{what}: weights could not be fetched from {url}: {str(error).strip() or type(error).__name__}; put "
-            f"the file to {path}, or use other weights with --weights"
+            f"the file at {path}, or name other weights with --weights"
         ) from error
     finally:
         socket.setdefaulttimeout(before)

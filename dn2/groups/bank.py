@@ -80,8 +80,8 @@ class GroupBank:
         if shapes != ((record.groups, record.dim), record.groups, True):
             raise SchemaError(
                 f"bank {record.name!r} version {record.version}: got {self.vectors.shape} vectors, "
-                f"{self.rows.num_rows} groups and {len(size_of)} calibration scores that do not fit together, expected "
-                f"{(record.groups, record.dim)} vectors and scores for the sizes {record.sizes}; train it again"
+                f"{self.rows.num_rows} groups and {len(size_of)} calibration scores, expected "
+                f"{(record.groups, record.dim)} vectors and sizes {record.sizes}; train it again"
             )
         self.sizes = Sizes(record.sizes, by_size, groups=record.groups)
         names = zip(self.rows["source"].to_pylist(), self.rows["group_id"].to_pylist(), strict=True)

@@ -123,14 +123,13 @@ def _version(embedded: Embedded, store: Store, name: str, config: GroupFitConfig
 def _check_groups(grouping: Grouping, large: npt.NDArray[np.bool_], source: str, config: GroupFitConfig) -> None:
     if large.sum() < config.k + 1:
         raise BankError(
-            f"k: got {config.k} with {large.sum()} normal groups of at least {config.min_size} readable images in "
-            f"{source} ({(~large).sum()} are smaller), expected at least {config.k + 1} groups: a group is never its "
-            f"own neighbour; give more groups, or a smaller k or min_size"
+            f"k: got {config.k} with {large.sum()} of {len(large)} groups with {config.min_size} or more readable "
+            f"images in {source}, expected at least {config.k + 1}; give more groups, or a smaller k or min_size"
         )
     if (different := len(np.unique(grouping.contents[large]))) < config.k + 1:
         raise BankError(
-            f"k: got {config.k} with {different} different normal groups in {source}, the others are copies, expected "
-            f"at least {config.k + 1}: a group is never its own neighbour; give more groups, or a smaller k"
+            f"k: got {config.k} with {different} different normal groups in {source}, expected at least "
+            f"{config.k + 1}: a group is never its own neighbour; give more groups, or a smaller k"
         )
     if config.pooling == "concat" and len(names := np.unique(grouping.members[large])) > 1:
         raise BankError(

@@ -17,8 +17,8 @@ from dn2.store.storage import Store
 
 _COLUMNS = ["group_id", "label", "content_sha256", "reject_reason"]
 _UNGROUPED = (
-    "{}: got images without groups, expected to be told which belong together: by a pattern such as "
-    "'{{group_id}}/*', or by a table with a column group_id as the source"
+    "{}: got images without groups, expected groups; give a pattern such as '{{group_id}}/*', or a table with a column "
+    "group_id as the source"
 )
 
 
@@ -139,5 +139,5 @@ def _check_one_label(pattern: str | None, name: str, one: str | None, other: str
     if pattern is not None and pattern.index("{label}") < pattern.rindex("{group_id}"):
         raise ConfigError(
             f"pattern {pattern!r}: group {name!r} lies below the labels {one!r} and {other!r}; if these are two "
-            f"groups, put {{group_id}} in the place of {{label}} too: its values are joined"
+            f"groups, write {{group_id}} in place of {{label}} too"
         )

@@ -146,5 +146,5 @@ def check_group_memory(vectors: int, dim: int, budget_gb: float) -> None:
     if needed > budget_gb:
         raise BankError(
             f"{vectors} groups and parts of groups, with vectors of length {dim}: need {needed:.2f} GiB, expected at "
-            f"most group_memory_gb = {budget_gb:g}; raise the setting, or use pooling histogram: its vectors are short"
+            f"most group_memory_gb = {budget_gb:g}; raise the setting, or use pooling histogram"
         )

@@ -122,7 +122,7 @@ def _warnings(findings: Findings, images: int, rejected: int) -> Iterator[str]:
     scored = int(verdicts.scored.sum())
     asked = config.false_alarm_rate or record.false_alarm_rate
     if rejected > config.max_rejects and rejected > config.max_reject_rate * images:
-        yield f"{rejected} of {images} images could not be read: the others may not stand for their groups"
+        yield f"{rejected} of {images} images could not be read: the others may not represent their groups"
     if not scored:
         known = len(verdicts.scored)
         yield f"none of {known} groups could be scored" if known else "no image here belongs to a group"

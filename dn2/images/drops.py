@@ -178,10 +178,10 @@ def _read(store: Store, watch: str) -> dict[str, SeenDrop]:
         return {}
     drops = read_document(store, path, WATCH, ["drops"])["drops"]
     if not isinstance(drops, dict):
-        raise SchemaError(f"{store.uri_of(path)}: got drops = {drops!r:.60}, expected an object; remove the file")
+        raise SchemaError(f"{store.uri_of(path)}: got drops = {drops!r:.60}, expected an object; delete the file")
     for uri, state in drops.items():
         if not isinstance(state, dict):
-            raise SchemaError(f"{store.uri_of(path)}: got {uri} = {state!r:.60}, expected an object; remove the file")
+            raise SchemaError(f"{store.uri_of(path)}: got {uri} = {state!r:.60}, expected an object; delete the file")
     return {uri: as_record(SeenDrop, state, store.uri_of(path)) for uri, state in drops.items()}
 
 

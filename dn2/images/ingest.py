@@ -78,8 +78,8 @@ def ingest(
     opened, store = open_source(source, split=split), Store.open(store)
     if expected is not None and not opened.takes_pattern:
         raise ConfigError(
-            f"source {opened.uri}: got the pattern {pattern!r} with a {opened.noun}, expected its {opened.tells} to "
-            f"say what is known; leave the pattern out"
+            f"source {opened.uri}: got the pattern {pattern!r} with a {opened.noun}, expected groups "
+            f"and labels in its {opened.tells}; leave the pattern out"
         )
     name = opened.default_name if dataset is None else check_name(dataset)
     parts = part_names(store, name)

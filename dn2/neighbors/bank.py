@@ -138,8 +138,8 @@ class Bank:
             if needed > memory_gb:
                 raise BankError(
                     f"bank {name!r}: a segment of {segment.count} rows of length {search.dim} needs "
-                    f"{needed:.2f} GiB, expected at most bank_memory_gb = {memory_gb:g}; raise the setting, or train "
-                    f"the bank again with a smaller segment_rows"
+                    f"{needed:.2f} GiB, expected at most bank_memory_gb = {memory_gb:g}; raise it, or train again "
+                    f"with a smaller segment_rows"
                 )
 
     @classmethod
@@ -222,7 +222,7 @@ class Bank:
         """
         if (found.rows < 0).any():
             raise BankError(
-                f"k: got {self.search.k}, but fewer bank rows are left for a query once its own are passed over"
+                f"k: got {self.search.k}, expected at most the bank rows that are no copies of the query; lower k"
             )
         return found
 

@@ -72,10 +72,9 @@ def choose_index(
     if memory > budget_gb:
         room = budget_gb * 2**30 - 4 * dim * divided
         raise BankError(
-            f"bank of {rows} rows of length {dim}: needs {memory:.2f} GiB (index {chosen.name}), expected at most "
-            f"bank_memory_gb = {budget_gb:g}; raise it, set segment_rows to at most "
-            f"{max(1, int(room / (2 * dim + _BYTES_PER_ROW)))}, take index centroids, or train with "
-            f"fewer images"
+            f"bank of {rows} rows: index {chosen.name} needs {memory:.2f} GiB, expected at most bank_memory_gb = "
+            f"{budget_gb:g}; raise it, set segment_rows to at most "
+            f"{max(1, int(room / (2 * dim + _BYTES_PER_ROW)))}, or use index centroids"
         )
     return Choice(chosen, nlist, memory, why)
 
@@ -85,12 +84,11 @@ def _auto(rows: int, cells: int, queries: int) -> tuple[Index, str]:
     slow, fast = queries * rows, building(rows, cells) + queries * visiting(rows, cells)
     if fast < _WORTH * slow:
         return IVF, (
-            f"to score {queries:,} images, {cells:,} cells with their making take "
+            f"to score {queries:,} images, making and using {cells:,} cells takes "
             f"{fast / slow:.0%} of the time of comparing each with all {rows:,}"
         )
     return EXACT, (
-        f"to score {queries:,} images, comparing each with all {rows:,} takes no longer than making "
-        f"and using cells, or less"
+        f"to score {queries:,} images, comparing each with all {rows:,} takes no longer than making and using cells"
     )
 
 

@@ -44,7 +44,7 @@ def search(
         raise BankError(f"k: got {k}, expected at most {len(rows.vectors)}, the number of rows in the bank")
     found = at_most(queries, rows, k, query_keys=query_keys, memory_mb=memory_mb, device=device)
     if not np.isfinite(found.distances).all():
-        raise BankError(f"k: got {k}, but fewer bank rows are left for a query once its own are passed over")
+        raise BankError(f"k: got {k}, expected at most the bank rows that are no copies of the query; lower k")
     return found
 
 

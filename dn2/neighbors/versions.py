@@ -225,7 +225,7 @@ def _the_one(store: Store, name: str, version: str) -> str:
         )
     if len(found) > 1:
         raise ConfigError(
-            f"bank {name!r} in {store.uri}: got version {version!r}, how several begin: {', '.join(found)}; "
+            f"bank {name!r} in {store.uri}: got version {version!r}, which fits several: {', '.join(found)}; "
             f"give more of its characters"
         )
     return found[0]

@@ -1,4 +1,4 @@
-"""What lies in a store by size, what of it nobody needs any more, and what became of it."""
+"""What lies in a store by size, what of it is unused, and what became of it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Compacted:
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """Things of one kind that nobody needs any more.
+    """Unused things of one kind.
 
     Attributes:
         kind: what they are.
@@ -66,14 +66,14 @@ class Stale:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What of a store nobody needs any more.
+    """The unused things of a store.
 
     Attributes:
         store: absolute URI of its root.
         kinds: the kinds of which there is something.
         vanished_rows: rows of vanished images in embedding shards that also hold living ones; None if not counted.
         vanished_bytes: what they take there, roughly.
-        removed: whether all of it was removed.
+        removed: whether all of it was deleted.
     """
 
     store: str

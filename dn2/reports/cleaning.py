@@ -44,7 +44,7 @@ def finished_cleaning(store: Store, folder: str) -> Cleaning | None:
         document = read_document(store, path, CLEANING_SUMMARY, [field.name for field in fields(Cleaning)])
         return as_record(Cleaning, {**document, "uri": store.uri_of(folder)}, store.uri_of(path))
     except SchemaError as error:
-        raise SchemaError(f"{error}; remove that file: the cleaning is made again") from error
+        raise SchemaError(f"{error}; delete that file: the cleaning is made again") from error
 
 
 def write_cleaning(

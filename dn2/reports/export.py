@@ -45,9 +45,7 @@ def check_target(target: str | os.PathLike[str], store: str | os.PathLike[str] |
         raise ConfigError(f"out: got {path}, which is a file, expected a folder")
     if path.is_dir() and any(path.iterdir()):
         if not _is_report(path):
-            raise ConfigError(
-                f"out: got {path}, which holds something else, expected a new or empty folder, or a report"
-            )
+            raise ConfigError(f"out: got {path}, which holds other files, expected a new or empty folder, or a report")
         if Path.cwd().is_relative_to(path):
             raise ConfigError(f"out: got {path}, a report in which this command runs: run it in another folder")
     return path

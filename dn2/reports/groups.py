@@ -90,7 +90,7 @@ def finished_groups(store: Store, folder: str) -> GroupReport | None:
         document = read_document(store, path, GROUP_REPORT_SUMMARY, [field.name for field in fields(GroupReport)])
         return as_record(GroupReport, {**document, "uri": store.uri_of(folder)}, store.uri_of(path))
     except SchemaError as error:
-        raise SchemaError(f"{error}; remove that file: the report is made again") from error
+        raise SchemaError(f"{error}; delete that file: the report is made again") from error
 
 
 def write_page(

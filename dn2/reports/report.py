@@ -43,7 +43,7 @@ def finished(store: Store, folder: str) -> Report | None:
         document = read_document(store, path, REPORT_SUMMARY, needed)
         return as_record(Report, {**document, "uri": store.uri_of(folder)}, store.uri_of(path))
     except SchemaError as error:
-        raise SchemaError(f"{error}; remove that file: the report is made again") from error
+        raise SchemaError(f"{error}; delete that file: the report is made again") from error
 
 
 def write_report(
@@ -115,7 +115,7 @@ def _reject_warnings(scored: Scored, config: ScoreConfig) -> Iterator[str]:
     if not scored.scored:
         yield f"none of the {images} images could be read: nothing was scored"
     elif rejected > config.max_rejects and rejected > config.max_reject_rate * images:
-        yield f"{rejected} of {images} images could not be read: the others may not stand for the whole batch"
+        yield f"{rejected} of {images} images could not be read: the others may not represent the batch"
 
 
 def _worst(store: Store, parts: Sequence[str], count: int) -> list[tuple[int, dict[str, Any]]]:

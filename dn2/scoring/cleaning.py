@@ -172,7 +172,7 @@ def kept_rows(rows: Any, store: Store, cleaning: Cleaning) -> npt.NDArray[np.boo
     try:
         table = read_table(store, path, CLEANING, ["image_id", "kept"])
     except SchemaError as error:
-        raise SchemaError(f"{error}; remove that file: the cleaning is made again") from error
+        raise SchemaError(f"{error}; delete that file: the cleaning is made again") from error
     kept = dict(zip(table["image_id"].to_pylist(), table["kept"].to_pylist(), strict=True))
     names = rows["image_id"].to_pylist()
     if kept.keys() != set(names):
@@ -189,7 +189,7 @@ def _sample(embedded: Embedded, store: Store, row_keys: npt.NDArray[np.int64]) -
     if len(first) < _FEWEST:
         raise BankError(
             f"cleaning {embedded.dataset.source}: got {len(first)} different images, expected at least {_FEWEST}: "
-            f"among so few nothing can be called odd; train without cleaning"
+            f"too few to clean; train without cleaning"
         )
     chosen = np.zeros(row_keys.shape[1], bool)
     chosen[np.random.default_rng(0).permutation(first)[:SAMPLE]] = True

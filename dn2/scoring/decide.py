@@ -94,7 +94,7 @@ def _tally(
         if (table.num_rows, len(rare)) != (part.scored + part.rejected, part.scored):
             raise SchemaError(
                 f"{store.uri_of(part.path)}: got {len(rare)} scores of {table.num_rows} images, expected "
-                f"{part.scored} of {part.scored + part.rejected}; remove that file and score the batch again"
+                f"{part.scored} of {part.scored + part.rejected}; delete that file and score the batch again"
             )
         counts += np.bincount(levels(rare, calibration_rows), minlength=len(counts))
         largest.add(table["score"].drop_null().to_numpy())

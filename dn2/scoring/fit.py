@@ -277,13 +277,13 @@ def _warn(record: BankVersion) -> None:
     """Say why a small bank cannot promise the false-alarm rate that was asked for, and if its images are all alike."""
     if record.threshold == 0 and record.copies < record.images - 1:
         log.warning(
-            "bank %s: the threshold is 0: to the backbone the normal images look all alike; are its weights good?",
+            "bank %s: the threshold is 0: the backbone sees no difference between the normal images; check its weights",
             record.name,
         )
     if record.attainable_rate > record.false_alarm_rate:
         log.warning(
-            "bank %s: %d calibration images cannot promise a false-alarm rate of %.2f%%, only %.2f%%: "
-            "the threshold is the largest of their scores; %d images would do",
+            "bank %s: %d calibration images cannot promise a false-alarm rate of %.2f%%, only %.2f%%; "
+            "%d images would do",
             record.name,
             record.calibration_rows,
             100 * record.false_alarm_rate,
@@ -314,8 +314,8 @@ def _split(rows: Any, config: FitConfig, typical: npt.NDArray[np.bool_]) -> _Spl
         in_bank = typical & ~calibrates
         if not calibrates.any():
             raise BankError(
-                f"calibration: got held-out with {rows.num_rows} normal images, of which no fifth can be set apart "
-                f"(too few, or in groups too large), expected more images or smaller groups; or use leave-one-out"
+                f"calibration: got held-out with {rows.num_rows} normal images, too few or in too large groups to "
+                f"hold out a fifth, expected more images or smaller groups; or use leave-one-out"
             )
     distinct = len(np.unique(contents[in_bank]))
     if distinct < config.k + 1 and not index.centres:

@@ -51,7 +51,7 @@ def check_rejects(embedded: Embedded, store: Store, config: TrainingLimits) -> N
     expected = f"at most {limit}" if embedded.embedded else "some that can"
     raise RejectedError(
         f"training images from {embedded.dataset.source}: got {rejected} of {images} that cannot be read, expected "
-        f"{expected}; they are listed with reasons in {store.uri_of(path)}; mend or remove them"
+        f"{expected}; see {store.uri_of(path)}; repair or leave them out"
         + (", or raise max_reject_rate or max_rejects" if embedded.embedded else "")
     )
 

@@ -184,7 +184,7 @@ def _nearest(
         if store.exists(path):
             table = read_table(store, path, FOUND)
             if table["image_id"].to_pylist() != readable["image_id"].to_pylist():
-                raise SchemaError(f"{store.uri_of(path)}: got other images than the shard's; remove the file")
+                raise SchemaError(f"{store.uri_of(path)}: got other images than the shard's; delete the file")
             shape = len(queries), bank.search.k
             rows, distances = (np.stack(table[name].to_numpy()).reshape(shape) for name in ("rows", "distances"))
             parts.append(Neighbors(rows.astype(np.int64), distances.astype(np.float32)))

@@ -73,13 +73,13 @@ def shortage(counts: npt.NDArray[np.int64], selected: int, rate: float) -> str |
         return (
             f"{calibration_rows} calibration scores are too few to select any image at a false-discovery rate of "
             f"{100 * rate:.4g}%: {calibration_needed(images, images, rate)} would do if all {images} images scored "
-            f"above them, {calibration_needed(images, 1, rate)} if a single one did"
+            f"above them, {calibration_needed(images, 1, rate)} if one did"
         )
     if highest:
         return (
-            f"{highest} of {images} images score above all {calibration_rows} calibration scores, and none is selected "
-            f"at a false-discovery rate of {100 * rate:.4g}%: with so few calibration scores {needed} images would "
-            f"have to; {calibration_needed(images, highest, rate)} calibration scores would do"
+            f"no image is selected at a false-discovery rate of {100 * rate:.4g}%: {highest} of {images} images score "
+            f"above all {calibration_rows} calibration scores, {needed} would have to; or calibrate with "
+            f"{calibration_needed(images, highest, rate)} scores"
         )
     return None
 

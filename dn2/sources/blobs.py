@@ -36,8 +36,8 @@ def holds_images(place: Location) -> bool:
     twice = [name for name in (f"{IMAGE}.bytes", f"{IMAGE}.path") if name in schema.names and IMAGE in schema.names]
     if twice:
         raise ConfigError(
-            f"table {place.uri}: got a column named {twice[0]!r} beside one named {IMAGE!r}, expected one of them: "
-            f"which is meant cannot be known; rename it"
+            f"table {place.uri}: got a column named {twice[0]!r} and one named {IMAGE!r}, expected one of them; "
+            f"rename the other"
         )
     if _bytes_column(schema) is not None:
         return True
@@ -45,8 +45,8 @@ def holds_images(place: Location) -> bool:
         return False
     got = f", {IMAGE!r} of type {schema.field(IMAGE).type}" if IMAGE in schema.names else ""
     raise ConfigError(
-        f"table {place.uri}: got the columns {in_words(schema.names)}{got}, expected one named 'uri' (a table that "
-        f"lists images), or one named {IMAGE!r} that holds their bytes: binary, or a struct with bytes and path"
+        f"table {place.uri}: got the columns {in_words(schema.names)}{got}, expected one named 'uri' (paths of images) "
+        f"or {IMAGE!r} (their bytes: binary, or a struct with bytes and path)"
     )
 
 

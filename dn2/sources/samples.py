@@ -79,8 +79,7 @@ class Samples:
             return
         if self._passed and found != (None, None):
             raise ConfigError(
-                f"tar {self._tar}: got {name!r} behind more than {_MOST} images of its sample, expected it in front of "
-                f"them"
+                f"tar {self._tar}: got {name!r} after more than {_MOST} images of its sample, expected it before them"
             )
         self._told[ending] = found
 

@@ -96,7 +96,7 @@ class TableSource(Source):
         self._split.check(self.uri)
 
     def _place(self, uri: str | None, number: int) -> Location:
-        row = f"table {self.uri}: row {number} (the header is not counted)"
+        row = f"table {self.uri}: row {number} (header not counted)"
         if not uri or "\0" in uri:
             raise ConfigError(f"{row}: got the uri {uri!r}, expected a path or URL")
         try:
@@ -121,8 +121,8 @@ class TableSource(Source):
         """
         if uri.startswith(f"{self.uri}#"):
             raise SourceError(
-                f"source {self.uri}: got no Parquet file of image bytes, which it was when {uri} was listed, expected "
-                f"it to be there: put it back, or run the command again"
+                f"source {self.uri}: got no Parquet file of image bytes any more, expected {uri} in it; put the file "
+                f"back, or run the command again"
             )
         place = self._locator.locate(uri)
         try:
@@ -145,8 +145,8 @@ class TableSource(Source):
             alive = False
         if not alive:
             raise SourceError(
-                f"source {self.uri}: {place.uri} not found, and what it lies in is empty or gone: if that is a network "
-                f"drive or a bucket, make it reachable, else take the row out of the table; then run the same command"
+                f"source {self.uri}: {place.uri} not found, and its folder or bucket is empty or gone; mount the "
+                f"drive, give access to the bucket, or delete the row; then run the same command"
             )
 
 
@@ -207,9 +207,9 @@ def check_cells(table: str, number: int, **cells: str | None) -> None:
         lines = len(_LINE_BREAK.split(cell)) if cell and table.lower().endswith(".csv") else 1
         if lines > (2 if name == "uri" else 1) or len(cell or "") > _LONGEST:
             raise ConfigError(
-                f"table {table}: row {number} (the header is not counted): got the {name} {short(cell)} of "
-                f"{len(cell or '')} characters and {lines} lines, expected one line of at most {_LONGEST}: is a "
-                f"quote not closed?"
+                f"table {table}: row {number} (header not counted): got the {name} {short(cell)} of "
+                f"{len(cell or '')} characters, {lines} lines, expected one line of at most {_LONGEST}: is a "
+                f"quote open?"
             )
 
 

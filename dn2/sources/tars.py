@@ -29,7 +29,7 @@ class CompressedTar(Source):
     words = "a compressed tar"
     noun = "compressed tar"
     suffixes = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
-    refused = "of which no image can be read by itself, expected a plain one: unpack it, or write a plain .tar"
+    refused = "expected a plain one, whose images can be read one by one; unpack it, or write a plain .tar"
 
 
 class TarSource(PackSource):
@@ -99,9 +99,7 @@ class TarSource(PackSource):
     def twice(self, uri: str) -> Dn2Error | None:
         """Return the error of two members with one name."""
         pack, name = self._packs.find(uri)
-        return ConfigError(
-            f"tar {pack.place.uri}: got two members named {name!r}, expected one: which is meant cannot be known"
-        )
+        return ConfigError(f"tar {pack.place.uri}: got two members named {name!r}, expected one; rename or delete one")
 
 
 def _name(member: tarfile.TarInfo) -> str:
@@ -141,11 +139,11 @@ def _members(file: IO[bytes], uri: str) -> Iterator[tarfile.TarInfo]:
     if end[:_BLOCK] != bytes(_BLOCK):
         raise ConfigError(
             f"tar {uri}: got neither header nor end mark at byte {archive.offset}: it is damaged or cut off; write it "
-            f"anew"
+            f"again"
         )
     if any(end):
         raise ConfigError(
-            f"tar {uri}: got more behind its end mark at byte {archive.offset}: are these two tars in one file? Write "
+            f"tar {uri}: got more after its end mark at byte {archive.offset}: are these two tars in one file? Write "
             f"them as one, or as two files"
         )
 
@@ -156,7 +154,7 @@ def _damage(uri: str) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, ValueError, EOFError, RecursionError, LookupError) as error:
-        raise ConfigError(f"tar {uri}: is damaged, cut off or no tar: {error}; write it anew") from error
+        raise ConfigError(f"tar {uri}: is damaged, cut off or no tar: {error}; write it again") from error
 
 
 class _Headers:

@@ -1,4 +1,4 @@
-"""A bounded folder on this machine for what is dear to fetch or to make again: banks, weights, compiled networks."""
+"""A bounded folder on this machine for what is slow to fetch or to make again: banks, weights, compiled networks."""
 
 from __future__ import annotations
 

@@ -133,8 +133,8 @@ def _bucket_lock(store: Store, path: str, name: str, wait: float) -> Iterator[No
         thread.join()
         if lost.is_set() or _owner(_text(store, path)) != mine:  # lost since the last beat
             raise StoreError(
-                f"store {store.uri}: the lock of {name!r} was lost while it was held (this process stood still for "
-                f"over {LEASE:g} s): another run may have written at the same time; run the same command again"
+                f"store {store.uri}: the lock of {name!r} was lost while it was held: this process stood still for "
+                f"over {LEASE:g} s, and another run may have written; run the same command again"
             )
     finally:
         ended.set()

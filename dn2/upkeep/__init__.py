@@ -1,1 +1,1 @@
-"""Keeping house: what takes how much, merging manifest parts, and removing what nobody needs."""
+"""Keeping house: what takes how much, merging manifest parts, and deleting unused files."""

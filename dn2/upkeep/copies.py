@@ -181,7 +181,7 @@ def _pieces(
         if ids != [one for piece in columns for one in piece["image_id"]]:
             raise SchemaError(
                 f"{store.uri_of(path)}: got other images than rows {start} to {stop} of {store.uri_of(manifest)}; "
-                f"remove that file, it is made again when it is needed"
+                f"delete that file: it is made again when it is needed"
             )
         mask = np.ones(len(ids), bool)
         mask[list(dead)] = False

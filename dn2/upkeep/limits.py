@@ -1,4 +1,4 @@
-"""What is old, what is too much, and what is doomed for it."""
+"""What is old, what is too much, and what is unused for it."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ KINDS = {
     "parts": "manifest parts that were merged",
     "marks": "marks of manifest parts that were merged or are gone",
     "reports": "reports",
-    "scores": "scores that no report needs",
+    "scores": "scores that no report uses",
     "cleanings": "cleanings that no bank uses",
     "rejects": "lists of rejects",
     "unfinished": "unfinished files of runs that were killed",
-}  # in this order they are removed
+}  # in this order they are deleted
 
 
 @dataclass(frozen=True, slots=True)
-class Doomed:
-    """Something that nobody needs.
+class Unused:
+    """Something that is unused.
 
     Attributes:
         kind: a key of KINDS.
         path: a file, or a folder.
         size: what it takes.
-        files: the files to remove, in this order.
+        files: the files to delete, in this order.
         is_folder: the folder goes as well, if nothing else lies in it.
     """
 

@@ -79,7 +79,7 @@ def _check_pointer(store: Store, bank: str, names: Collection[str]) -> None:
     if store.exists(path) and pointed_at(store, bank) not in names:
         raise SchemaError(
             f"{store.uri_of(path)}: got a pointer that names no version of bank {bank!r}, expected one of: "
-            f"{', '.join(names)}; mend it with dn2 bank use"
+            f"{', '.join(names)}; repair it with dn2 bank use"
         )
 
 

@@ -175,7 +175,7 @@ class Overview:
         cleanings: of all datasets.
         embedders: by name.
         size: of everything.
-        stale: what nobody needs any more, but for shards of vanished images; None if it is not known.
+        stale: what is unused, but for shards of vanished images; None if it is not known.
         stale_error: why it is not known.
     """
 

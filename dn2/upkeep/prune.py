@@ -1,4 +1,4 @@
-"""Remove from a store what nobody needs any more; without being told to, only say what that is."""
+"""Find the unused files of a store, and delete them if told to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dn2.progress import advance
 from dn2.records import Pruned, Size, Stale
 from dn2.store.storage import Store
 from dn2.upkeep.inventory import Inventory
-from dn2.upkeep.limits import KINDS, Doomed, Limits
+from dn2.upkeep.limits import KINDS, Limits, Unused
 from dn2.upkeep.stale import Plan, plan
 
 log = getLogger(__name__)
@@ -26,28 +26,28 @@ def prune(
     yes: bool = False,
     now: float | None = None,
 ) -> Pruned:
-    """Return what of a store nobody needs any more, after removing it if `yes`.
+    """Return the unused files of a store, after deleting them if `yes`.
 
     What any version of a bank needs stays: its own files, its embedder, its cleaning, and the shards and thumbnails
     that its rows name. So does what a report that stays needs: its scores, and the shards of its pictures. What was
-    written or replaced less than a day ago stays for the runs that are under way. Whatever has no name that dn2 gives,
-    or lies behind a link to another folder, is not touched.
+    written or replaced less than a day ago stays for the runs that are under way. Only dn2's own files are deleted:
+    what has no name that dn2 gives, or lies behind a link to another folder, is not touched.
 
-    What makes a thing whole is removed first, so that a killed run leaves nothing that looks like a result; the next
+    What makes a thing whole is deleted first, so that a killed run leaves nothing that looks like a result; the next
     one goes on where it was.
 
     Args:
         store: where dn2 keeps its files.
         reports: keep so many reports of each bank, cleanings, and lists of rejects of each dataset: the newest ones.
             By default all.
-        age: remove those that are older than so many days. By default none. Of the two, one is enough to remove.
-        yes: remove; otherwise nothing is changed.
+        age: delete those that are older than so many days. By default none. Of the two, one is enough to delete.
+        yes: delete; otherwise nothing is changed.
         now: seconds since 1970; by default the time of this machine.
 
     Raises:
         ConfigError: a number is negative.
         NotFoundError: there is no store.
-        SchemaError: a file that tells what is needed is damaged or missing: then nothing was removed.
+        SchemaError: a file that tells what is needed is damaged or missing: then nothing was deleted.
         StoreError: the store cannot be read or written.
     """
     store = Store.open(store)
@@ -59,17 +59,17 @@ def prune(
         found = plan(store, limits, seen=seen)
     except Dn2Error as error:
         kind = StoreError if isinstance(error, StoreError) else SchemaError
-        raise kind(f"store {store.uri}: nothing was removed, for it cannot be known what is needed: {error}") from error
+        raise kind(f"store {store.uri}: nothing was deleted: cannot tell what is unused: {error}") from error
     if yes:
-        _remove(store, found.doomed)
+        _delete(store, found.unused)
     return summary(store, found, removed=yes)
 
 
 def summary(store: Store, found: Plan, *, removed: bool = False) -> Pruned:
-    """Return what a plan removes, kind by kind."""
+    """Return what a plan deletes, kind by kind."""
     kinds = []
     for kind, words in KINDS.items():
-        mine = [one for one in found.doomed if one.kind == kind]
+        mine = [one for one in found.unused if one.kind == kind]
         if mine:
             size = sum((one.size for one in mine), Size())
             examples = tuple(legible(one.path) for one in mine[:_EXAMPLES])
@@ -82,11 +82,11 @@ def legible(name: str) -> str:
     return name.encode(errors="backslashreplace").decode()
 
 
-def _remove(store: Store, doomed: Sequence[Doomed]) -> None:
-    for one in doomed:
+def _delete(store: Store, unused: Sequence[Unused]) -> None:
+    for one in unused:
         for path in one.files:
             store.remove(path)
         if one.is_folder:
             store.remove_empty(one.path)
-        advance("prune", 1, total=len(doomed))
-    log.info("store %s: %d things removed", store.uri, len(doomed))
+        advance("prune", 1, total=len(unused))
+    log.info("store %s: %d unused things deleted", store.uri, len(unused))

@@ -59,7 +59,7 @@ class _Origin:
 
 
 def show(store: str | os.PathLike[str] | Store, *, newest: int = 10) -> Overview:
-    """Return what lies in a store, with sizes, and what `prune` would remove but for shards of vanished images.
+    """Return what lies in a store, with sizes, and what `prune` would delete but for shards of vanished images.
 
     Nothing is written. Of Parquet files only footers are read, unless there is something that only the rows of a bank
     can tell to be of use; of reports and cleanings the newest ones. The others are looked up, to count them and to

@@ -1,4 +1,4 @@
-"""What of a store nobody needs any more: found without changing anything."""
+"""The unused files of a store: found without changing anything."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from dn2.records import Size
 from dn2.store.listing import StoredFile
 from dn2.store.storage import Store
 from dn2.upkeep.inventory import Inventory
-from dn2.upkeep.limits import KINDS, Doomed, Limits
+from dn2.upkeep.limits import KINDS, Limits, Unused
 from dn2.upkeep.marks import standing
 from dn2.upkeep.needed import Needed, needed_by_banks, scores_of
-from dn2.upkeep.ours import Ours
+from dn2.upkeep.owned import OwnedFiles
 from dn2.upkeep.vanished import Lives, lives_of
 
 _THUMBNAILS = ".thumbnails.parquet"
@@ -26,21 +26,21 @@ _FOLDERS = (layout.report, layout.scores, layout.cleaning)  # each stands for on
 
 @dataclass(slots=True)
 class Plan:
-    """What prune would remove.
+    """What prune would delete.
 
     Attributes:
-        doomed: in the order in which it is removed.
+        unused: in the order in which it is deleted.
         vanished_rows: rows of vanished images in shards that stay; None if nobody looked.
         vanished_bytes: what they take there, roughly.
     """
 
-    doomed: list[Doomed] = field(default_factory=list)
+    unused: list[Unused] = field(default_factory=list)
     vanished_rows: int | None = None
     vanished_bytes: int = 0
 
 
 def plan(store: str | os.PathLike[str] | Store, limits: Limits, *, seen: Inventory, quick: bool = False) -> Plan:
-    """Return what nobody needs any more.
+    """Return what is unused.
 
     Args:
         store: where dn2 keeps its files.
@@ -58,7 +58,7 @@ def plan(store: str | os.PathLike[str] | Store, limits: Limits, *, seen: Invento
     found = _Search(store, limits, seen, quick)
     found.run()
     order = list(KINDS)
-    found.plan.doomed.sort(key=lambda one: order.index(one.kind))
+    found.plan.unused.sort(key=lambda one: order.index(one.kind))
     return found.plan
 
 
@@ -69,7 +69,8 @@ def _check_links(store: Store) -> None:
             place = store.local(path)
             if place is not None and place.is_symlink() and not place.exists():
                 raise NotFoundError(
-                    f"{store.uri_of(path)}: got a link to {place.readlink()}, which is not there; mount it"
+                    f"{store.uri_of(path)}: got a link to {place.readlink()}, expected a folder; mount it, or "
+                    f"delete the link"
                 )
 
 
@@ -92,12 +93,12 @@ class _Shard:
 
 
 class _Search:
-    """One look for what nobody needs; what is dear to know is read when it is asked for first."""
+    """One look for unused files; what is slow to read is read when it is asked for first."""
 
     def __init__(self, store: Store, limits: Limits, seen: Inventory, quick: bool) -> None:
         self.plan = Plan()
         self._store, self._limits, self._seen, self._quick = store, limits, seen, quick
-        self._ours = Ours(store)
+        self._owned = OwnedFiles(store)
         self._times = {file.path: file.modified for file in seen.files["manifests"]}
         self._parts: dict[str, Parts] = {}
         self._needed_shards: set[str] | None = None
@@ -118,14 +119,14 @@ class _Search:
                 self._add("unfinished", file.path, [file])
 
     def _add(self, kind: str, path: str, found: Sequence[StoredFile], *, is_folder: bool = False) -> None:
-        """Doom those of some files that are dn2's own, if there are any."""
-        files = sorted((file for file in found if self._ours.has(file.path)), key=_order)
+        """Plan to delete those of some files that are dn2's own, if there are any."""
+        files = sorted((file for file in found if self._owned.has(file.path)), key=_order)
         if files:
             size = Size(len(files), sum(file.size for file in files))
-            self.plan.doomed.append(Doomed(kind, path, size, tuple(file.path for file in files), is_folder))
+            self.plan.unused.append(Unused(kind, path, size, tuple(file.path for file in files), is_folder))
 
     def _add_folder(self, kind: str, path: str) -> None:
-        self._add(kind, path, self._ours.files_in(path), is_folder=True)
+        self._add(kind, path, self._owned.files_in(path), is_folder=True)
 
     def _is_needed(self, path: str) -> bool:
         if self._needed_shards is None:
@@ -156,7 +157,7 @@ class _Search:
         for path, folder in folders.items():
             if path.startswith("reports/") and folder.whole is not None:
                 whole.append(path)
-                if self._ours.has(f"{path}/{SUMMARY}"):
+                if self._owned.has(f"{path}/{SUMMARY}"):
                     by_bank.setdefault(path.split("/")[1], []).append((path, folder.whole))
             elif not path.startswith("scores/") and folder.whole is None and self._limits.old(folder.newest):
                 self._add_folder("unfinished", path)
@@ -231,7 +232,7 @@ class _Search:
         found: dict[str, _Shard] = {}
         for file in self._seen.files["embeddings"]:
             known = layout.embeddings.parse(file.path) or layout.shard_thumbnails.parse(file.path)
-            if known and known["embedder"] not in unused and self._ours.has(file.path):
+            if known and known["embedder"] not in unused and self._owned.has(file.path):
                 shard = _Shard(known["dataset"], known["part"], (known["start"], known["stop"]))
                 found.setdefault(layout.embeddings(*known.values()), shard).files.append(file)
         yield from (found[key] for key in sorted(found))
@@ -266,7 +267,7 @@ class _Search:
         whole = [
             (path, folder.whole)
             for path, folder in self._seen.folders.items()
-            if folder.whole is not None and self._ours.has(f"{path}/{SUMMARY}") and path.startswith("cleaning/")
+            if folder.whole is not None and self._owned.has(f"{path}/{SUMMARY}") and path.startswith("cleaning/")
         ]
         for path in sorted(self._limits.beyond(whole) - self._banks.cleanings):
             self._add_folder("cleanings", path)
@@ -274,7 +275,7 @@ class _Search:
     def _rejects(self) -> None:
         by_dataset: dict[str, list[StoredFile]] = {}
         for file in self._seen.files["rejects"]:
-            if not self._ours.has(file.path):
+            if not self._owned.has(file.path):
                 continue
             by_dataset.setdefault(file.path.rpartition("/")[0], []).append(file)
         for files in by_dataset.values():

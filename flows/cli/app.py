@@ -27,8 +27,8 @@ Find the images that do not look like the normal ones. No training, no labels.
 * flag fewer or more of them, at once: **dn2 rethreshold report --budget 20**
 * sets of images, each as one: **dn2 train-groups photos/lots --pattern '{group_id}/\*'**
 * images turned out to be normal: **dn2 bank add photos/confirmed --bank parts**
-* what there is: **dn2 show**; an older version of a bank again: **dn2 bank use VERSION --bank parts**
-* what nobody needs any more: **dn2 prune**; many small deliveries as one: **dn2 compact --all**
+* what is in the store: **dn2 show**; an older version of a bank again: **dn2 bank use VERSION --bank parts**
+* unused files: **dn2 prune**; many small deliveries as one: **dn2 compact --all**
 
 A source is a folder or any fsspec URL (s3://bucket/prefix), searched recursively for images (.jpg, .png, .webp, .tif,
 .bmp, .gif), a glob ('photos/2026-\*/\*\*'), .tar files, .parquet files with image bytes, or a table (.csv, .parquet)
@@ -218,7 +218,7 @@ def compact(run: Run, given: of.CompactParameters) -> None:
 
 @command("prune", of.PruneParameters)
 def prune(run: Run, given: of.PruneParameters) -> None:
-    """Say what of a store nobody needs any more, and remove it with --yes."""
+    """List the unused files of a store; delete them with --yes."""
     for line in describe.pruned_lines(run("upkeep.prune", given)):
         say(visible(line))
 
@@ -231,7 +231,7 @@ def add(run: Run, given: of.AddParameters) -> None:
 
 @command("remove", of.RemoveParameters, to=bank)
 def remove(run: Run, given: of.RemoveParameters) -> None:
-    """Take images out of a bank, without training it again."""
+    """Remove images from a bank, without training it again."""
     describe.describe_removals(run("banks.bank_remove", given), run.seconds)
 
 

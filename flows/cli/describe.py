@@ -184,7 +184,7 @@ def describe_compacted(done: records.Compacted) -> None:
 
 
 def pruned_lines(found: records.Pruned) -> Iterator[str]:
-    """Yield what nobody needs any more, kind by kind, with some paths, and whether it was removed."""
+    """Yield what is unused, kind by kind, with some paths, and whether it was deleted."""
     yield f"store {found.store}"
     for one in found.kinds:
         yield f"  {one.kind}: {one.count:,} ({size_in_words(one.size)})"
@@ -194,11 +194,11 @@ def pruned_lines(found: records.Pruned) -> Iterator[str]:
     if found.vanished_rows:
         yield (
             f"rows of vanished or changed images in shards that also hold others: {found.vanished_rows:,} (about "
-            f"{bytes_in_words(found.vanished_bytes)}); dn2 compact leaves them behind"
+            f"{bytes_in_words(found.vanished_bytes)}); dn2 compact leaves them out"
         )
     if not found.kinds:
-        yield "nothing to remove"
+        yield "nothing to delete"
     elif found.removed:
-        yield f"removed: {size_in_words(found.size)}"
+        yield f"deleted: {size_in_words(found.size)}"
     else:
-        yield f"nothing was removed; with --yes {size_in_words(found.size)} would be"
+        yield f"nothing was deleted; --yes deletes {size_in_words(found.size)}"

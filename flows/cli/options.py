@@ -17,7 +17,7 @@ from dn2.errors import ConfigError
 from dn2.fields import BASIC, PLACE, Config, Mark, Typed, explain, marks
 
 EXPERT = "Expert options"  # the panel of those that few need
-VERBOSE = Annotated[bool, typer.Option("--verbose", "-v", help="Show the log and, on errors, where they arose.")]
+VERBOSE = Annotated[bool, typer.Option("--verbose", "-v", help="Show the log and, on errors, the traceback.")]
 Path = tuple[str, ...]  # names of fields, from the parameters down
 M = TypeVar("M", bound=Config)
 

@@ -39,7 +39,7 @@ def _lines(found: of.Overview) -> Iterator[str]:
         yield ""
         yield from _cleanings(found.cleanings)
     yield ""
-    yield f"all in all: {size_in_words(found.size)}"
+    yield f"total: {size_in_words(found.size)}"
     yield from _stale(found)
 
 
@@ -73,12 +73,12 @@ def _embedder(found: of.EmbedderOverview) -> Iterator[str]:
 
 def _stale(found: of.Overview) -> Iterator[str]:
     if found.stale is None:
-        yield "what nobody needs any more is not known while something cannot be read"
+        yield "unused files: not known while something cannot be read"
         return
     for one in found.stale.kinds:
         yield f"  {one.kind}: {one.count:,} ({size_in_words(one.size)})"
     if found.stale.kinds:
-        yield f"dn2 prune --yes would remove at least {size_in_words(found.stale.size)}"
+        yield f"dn2 prune --yes deletes at least {size_in_words(found.stale.size)}"
 
 
 def _bank(found: of.BankOverview) -> Iterator[str]:

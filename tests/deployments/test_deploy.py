@@ -268,4 +268,4 @@ def test_second_time_changes_what_is_there_and_doubles_nothing(deployed: Deploye
     assert client.read_global_concurrency_limit_by_name("somebodys-own").limit == 1
     (nightly,) = read(client)["nightly-score"].schedules
     assert (nightly.schedule.cron, nightly.schedule.timezone) == ("0 2 * * *", "UTC")
-    assert "nobody is told of failed runs: set DN2_NOTIFY_URL for that" in out.splitlines()
+    assert "no messages about failed runs: set DN2_NOTIFY_URL to get them" in out.splitlines()

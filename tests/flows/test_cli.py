@@ -79,14 +79,19 @@ def test_help_of_each_command_explains_every_option(command: str, options: list[
 @pytest.mark.parametrize(
     ("command", "does", "argument", "options"),
     [
-        ("use", "Make an older version of a bank the current one again.", "Version of the bank, or how it begins", []),
+        (
+            "use",
+            "Make an older version of a bank the current one again.",
+            "Version of the bank, or its first characters",
+            [],
+        ),
         (
             "add",
             "Add confirmed normal images to a bank, without training it again.",
             "A folder or fsspec URL with images",
             ["--dataset", *GROUPS, "--backbone", "--engine", "--device", "--batch-size", "--shard-size"],
         ),
-        ("remove", "Take images out of a bank, without training it again.", "Images to take out, by id.", []),
+        ("remove", "Remove images from a bank, without training it again.", "Ids of the images to remove.", []),
     ],
 )
 def test_help_of_the_commands_about_banks_explains_them(command: str, does: str, argument: str, options: list[str]):
@@ -319,7 +324,10 @@ def test_ingest_warns_of_images_that_the_pattern_does_not_fit(run: Run, tmp_path
         (["photos", "--split", "test"], "got split 'test', expected a table that ends in .csv or .parquet"),
         (["list.csv", "--split", ""], "error: --split = '': String should have at least 1 character"),
         (["list.csv", "--split", "new"], "got split 'new', which no row has, expected one of those there are: 'old'"),
-        (["list.csv", "--pattern", "{label}/*"], "with a table, expected its columns group_id and label"),
+        (
+            ["list.csv", "--pattern", "{label}/*"],
+            "with a table, expected groups and labels in its columns group_id and label",
+        ),
     ],
 )
 def test_pattern_or_split_that_cannot_work_is_wrong_use(

@@ -58,11 +58,11 @@ def test_three_nights_are_merged_and_the_fourth_scores_only_what_is_new(run: Run
     assert (told.code, told.err) == (0, "")
     assert "  manifest parts that were merged: 3 (3 files, " in told.out
     assert "  manifest parts that were merged: 3 (3 files, " in shown
-    assert re.search(r"nothing was removed; with --yes (\d+ files, [\d.]+ kB) would be\n", told.out)
+    assert re.search(r"nothing was deleted; --yes deletes \d+ files, [\d.]+ kB\n", told.out)
     removed = run("prune", "--store", store, "--reports", "1", "--yes")
     assert "  reports: 3 (" in removed.out
-    assert re.search(r"\nremoved: \d+ files, [\d.]+ [kM]B\n$", removed.out)
-    assert run("prune", "--store", store, "--reports", "1").out.endswith("nothing to remove\n")
+    assert re.search(r"\ndeleted: \d+ files, [\d.]+ [kM]B\n$", removed.out)
+    assert run("prune", "--store", store, "--reports", "1").out.endswith("nothing to delete\n")
     assert "inbox, bank bricks: nothing new\n" in run("nightly", sources).out
     assert run("score", nights.bricks.normal, "--store", store, "--bank", "bricks").code == 0
 
@@ -84,8 +84,8 @@ def test_what_cannot_be_merged_without_work_is_told_as_a_warning(run: Run, night
 def test_wrong_use_is_told_in_one_line(run: Run, tmp_path: Path):
     Full(str(tmp_path / "dn2-store"), tmp_path / "photos")
     before = files(tmp_path / "dn2-store")
-    check(run("compact"), WRONG_USE, "dataset: got none, expected the name of a dataset, or all of them")
-    check(run("compact", "photos", "--all"), WRONG_USE, "dataset: got 'photos' and all, expected the name")
+    check(run("compact"), WRONG_USE, "dataset: got none, expected the name of a dataset, or --all")
+    check(run("compact", "photos", "--all"), WRONG_USE, "dataset: got 'photos' and --all, expected the name")
     check(run("compact", "../x"), WRONG_USE, "name '../x' cannot be used")
     check(run("compact", "nope"), WRONG_USE, "dataset 'nope': not in store .*, which has: photos")
     check(run("prune", "--reports", "-1"), WRONG_USE, "reports = -1")
@@ -102,11 +102,11 @@ def test_damage_stops_prune_and_show_tells_the_rest(run: Run, tmp_path: Path):
     path = tmp_path / "dn2-store" / "banks" / "parts" / "versions" / f"{full.first.version}.json"
     path.write_bytes(b"{")
     done = run("prune", "--age", "0", "--yes")
-    check(done, FAILED, "nothing was removed, for it cannot be known what is needed: .*got a damaged file")
+    check(done, FAILED, "nothing was deleted: cannot tell what is unused: .*got a damaged file")
     assert all(Path(report.uri.removeprefix("file://")).exists() for report in full.reports)
     shown = run("show")
     assert shown.code == FAILED
-    assert "what nobody needs any more is not known while something cannot be read\n" in shown.out
+    assert "unused files: not known while something cannot be read\n" in shown.out
 
 
 def test_hostile_names_of_our_files_are_told_as_text_and_those_of_others_are_left_alone(run: Run, tmp_path: Path):
@@ -123,10 +123,7 @@ def test_hostile_names_of_our_files_are_told_as_text_and_those_of_others_are_lef
         os.utime(path, (10**9, 10**9))
     done = run("prune")
     assert (done.code, done.err) == (0, "")
-    assert (
-        "  embedders that no bank uses: 1 (1 file, 3 bytes)\n    embeddings/\\udcff[bold]-0123456789ab\n"
-        in done.out
-    )
+    assert "  embedders that no bank uses: 1 (1 file, 3 bytes)\n    embeddings/\\udcff[bold]-0123456789ab\n" in done.out
     assert ".tmp" not in done.out
     assert run("prune", "--yes").code == 0
     assert [path.exists() for path in paths] == [False, True, True]
@@ -189,6 +186,6 @@ def test_store_in_a_bucket_is_kept_in_order(run: Run, s3_bucket: str, tmp_path: 
     assert "3 manifest parts merged" in done.out
     (part,) = part_names(Store.open(url), "photos")
     assert part.endswith("-all")
-    assert run("prune", "--store", url).out == f"store {url}\nnothing to remove\n"
+    assert run("prune", "--store", url).out == f"store {url}\nnothing to delete\n"
     assert re.search(r"photos: 4 images in 1 manifest part, .*\n    4 files, ", run("show", "--store", url).out)
     shutil.rmtree(tmp_path / "photos")

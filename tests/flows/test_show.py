@@ -95,7 +95,7 @@ def test_everything_in_the_store_is_printed(run: Run, full: Full, tmp_path: Path
         "    of file:///n0",
         f"    {cleaning.html}",
         "",
-        f"all in all: {SIZE}",
+        f"total: {SIZE}",
     ]
     lines = done.out.splitlines()
     assert len(lines) == len(expected), done.out
@@ -183,7 +183,7 @@ def test_damaged_file_fails_after_all_the_rest_is_printed(run: Run, full: Full, 
         [f"        30 images, synthetic, l2, k = 2, threshold {full.first.threshold:.4g}", f"{used_by} (2 versions)"]
     )
     told = {line for line in after - before if "error:" not in line}
-    assert told == {f"{used_by} (1 version)", "what nobody needs any more is not known while something cannot be read"}
+    assert told == {f"{used_by} (1 version)", "unused files: not known while something cannot be read"}
     assert sum((after - before).values()) == 3
     as_json = run("show", "--json")
     assert (as_json.code, as_json.err) == (FAILED, done.err)

@@ -43,7 +43,7 @@ def test_training_images_that_are_all_broken(run: Run, tmp_path: Path):
     for number in range(3):
         (tmp_path / "broken" / f"{number}.png").write_bytes(b"no picture")
     done = run("train", "broken", "--store", "store")
-    check(done, FAILED, "got 3 of 3 that cannot be read, expected .*; they are listed with reasons in file://.*")
+    check(done, FAILED, "got 3 of 3 that cannot be read, expected .*; see file://.*")
     listed = re.search(r"file://(\S*/rejects/\S*\.parquet)", done.err)
     assert listed is not None
     assert Path(listed[1]).is_file()
@@ -64,7 +64,7 @@ def test_batch_whose_images_are_all_broken_is_reported_with_a_warning(run: Run, 
     ("options", "code", "message"),
     [
         (["--backbone", "resnet99"], WRONG_USE, "backbone: got 'resnet99', expected auto, efficientnet_lite0"),
-        (["--backbone", "resnet50"], FAILED, "backbone resnet50: got no weights file .*resnet50-0676ba61.pth; put "),
+        (["--backbone", "resnet50"], FAILED, "backbone resnet50: got no weights file .*resnet50-0676ba61.pth; copy "),
         (["--k", "32"], FAILED, "k: got 32 with 32 different normal images in the bank, expected at least 33"),
         (["--k", "0"], WRONG_USE, rf"--k \(fit\.k\) = 0: {AT_LEAST} 1"),
         (["--far", "2"], WRONG_USE, r"--far \(fit\.false_alarm_rate\) = 2\.0: Input should be less than 1"),
@@ -164,7 +164,7 @@ def test_store_that_cannot_be_written(run: Run, pictures: Path, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("out", "message"),
     [
-        ("full", "out: got .*/full, which holds something else, expected a new or empty folder, or a report"),
+        ("full", "out: got .*/full, which holds other files, expected a new or empty folder, or a report"),
         ("file", "out: got .*/file, which is a file, expected a folder"),
         ("s3://bucket/report", "out: got s3://bucket/report, expected a local folder; in the store the report is at"),
     ],

@@ -18,7 +18,7 @@ class Centroids(Index):
 
     name = "centroids"
     centres = True
-    held_out = "every image has a part in the centres it would be compared with"
+    held_out = "every image helped to make the centres"
 
     def nlist(self, rows: int, cells: int, centroids: int) -> int:
         """Return how many centres there can be."""

@@ -115,8 +115,8 @@ def test_weights_that_are_replaced_in_place_are_noticed(tmp_path: Path, monkeypa
 def test_missing_weights_are_named_with_their_place_and_origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     message = (
-        f"backbone resnet50: got no weights file {tmp_path}/hub/checkpoints/resnet50-0676ba61.pth; put there what "
-        f"https://download.pytorch.org/models/resnet50-0676ba61.pth provides, let --download fetch it, or use "
+        f"backbone resnet50: got no weights file {tmp_path}/hub/checkpoints/resnet50-0676ba61.pth; copy it there "
+        f"from https://download.pytorch.org/models/resnet50-0676ba61.pth, let --download fetch it, or use "
         f"--backbone efficientnet_lite0"
     )
     for call in (backbone("resnet50").weights_sha256, backbone("resnet50").load):

@@ -100,7 +100,7 @@ def test_cpu_beside_a_gpu_warns(engine: str, monkeypatch: pytest.MonkeyPatch, ca
     with caplog.at_level(logging.WARNING):
         load_engine(backbone(GRID), engine=engine, device="cpu")
     (message,) = caplog.messages
-    assert message.startswith("the network runs on the CPU while there is a GPU")
+    assert message.startswith("the network runs on the CPU, but there is a GPU")
 
 
 def test_half_precision_agrees_with_single():

@@ -101,7 +101,7 @@ def test_drive_that_goes_while_it_is_read_freezes_nothing(gone: str, folder: Pat
     (folder / "photos").rename(folder / "elsewhere")
     if gone == "emptied":
         (folder / "photos").mkdir()
-    with pytest.raises(SourceError, match="not found, and what it lies in is empty or gone"):
+    with pytest.raises(SourceError, match="not found, and its folder or bucket is empty or gone"):
         dn2.embed(dataset, tmp_path / "store")
     if gone == "emptied":
         (folder / "photos").rmdir()

@@ -127,7 +127,7 @@ def test_converted_network_is_kept_and_read_again(
     mended = load_engine(lite0, engine="openvino").start(pixels)()
 
     np.testing.assert_array_equal(mended, first)
-    assert caplog.messages == [f"the converted network in {kept} is damaged: it is converted anew"]
+    assert caplog.messages == [f"the converted network in {kept} is damaged: it is converted again"]
     assert (kept / "network.bin").stat().st_size > 10**7
 
 

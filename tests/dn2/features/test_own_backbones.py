@@ -49,7 +49,7 @@ def test_what_openvino_cannot_convert_torch_runs_and_warnings_are_still_heard(ca
     assert engine.name.startswith("torch ")
     assert engine.start(np.zeros((2, 3, 32, 32), np.float32))().shape == (2, 48)
     (message,) = caplog.messages
-    assert re.fullmatch(r"OpenVINO cannot run backbone grid \(.+\): torch does", message)
+    assert re.fullmatch(r"OpenVINO cannot run backbone grid \(.+\): torch runs it", message)
     assert (root.level, root.filters, root.handlers) == before
 
 
@@ -82,7 +82,7 @@ def test_bank_of_an_own_backbone_never_names_code_to_be_run(folder: Path, tmp_pa
     dataset = dn2.ingest(folder, store)
     bank = dn2.fit(dn2.embed(dataset, store, config=GRID), store, bank="own")
 
-    with pytest.raises(ConfigError, match="bank 'own' was made with a backbone of somebody's own, 'grid': give it as"):
+    with pytest.raises(ConfigError, match="bank 'own' was made with a backbone of your own, 'grid': give it as"):
         dn2.embed(dataset, store, bank=bank)
 
 
@@ -136,7 +136,7 @@ def test_store_does_not_decide_what_is_imported(folder: Path, tmp_path: Path, em
     bank = dn2.fit(dn2.embed(dataset, store, config=GRID), store, bank="own")
     hostile = replace(bank, embedder=embedder)
 
-    with pytest.raises(ConfigError, match="was made with a backbone of somebody's own"):
+    with pytest.raises(ConfigError, match="was made with a backbone of your own"):
         dn2.embed(dataset, store, bank=hostile)
     assert "tests.dn2.features.hostile" not in sys.modules
 
@@ -145,7 +145,10 @@ def test_store_does_not_decide_what_is_fetched(folder: Path, tmp_path: Path):
     store = tmp_path / "store"
     dataset = dn2.ingest(folder, store)
     bank = dn2.fit(dn2.embed(dataset, store), store, bank="lite")
-    for weights, why in (("http://127.0.0.1:9/w.pth", "are not on this machine"), ("/nowhere/w.pth", "are not there")):
+    for weights, why in (
+        ("http://127.0.0.1:9/w.pth", "are not on this machine"),
+        ("/nowhere/w.pth", "are no longer there"),
+    ):
         with pytest.raises(WeightsError, match=f"bank 'lite' was trained with the weights {weights}, which {why}"):
             dn2.embed(dataset, store, bank=replace(bank, weights=weights))
 

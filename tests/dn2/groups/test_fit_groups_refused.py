@@ -30,8 +30,8 @@ def normal(store: Store) -> Embedded:
 def test_too_few_groups_for_k_are_refused_with_numbers(store: Store):
     embedded = write_groups(store, normal_groups([4, 4, 4, 2, 2], seed=0))
     message = (
-        r"k: got 3 with 3 normal groups of at least 3 readable images in file:///normal \(2 are smaller\), expected at "
-        r"least 4 groups: a group is never its own neighbour; give more groups, or a smaller k or min_size"
+        r"k: got 3 with 3 of 5 groups with 3 or more readable images in file:///normal, expected at least 4; "
+        r"give more groups, or a smaller k or min_size"
     )
     with pytest.raises(BankError, match=message):
         dn2.fit_groups(embedded, store, bank="parts", config=GroupFitConfig(k=3, min_size=3))
@@ -45,7 +45,7 @@ def test_copies_of_groups_do_not_count_as_neighbours(store: Store):
     embedded = write_groups(store, groups, mixed=False, contents=list("1234") * 10)
 
     with pytest.raises(
-        BankError, match="k: got 2 with 1 different normal groups in file:///normal, the others are copies"
+        BankError, match="k: got 2 with 1 different normal groups in file:///normal, expected at least 3: a group"
     ):
         dn2.fit_groups(embedded, store, bank="parts")
     assert store.names("banks/parts/versions") == []
@@ -67,7 +67,7 @@ def test_more_groups_than_memory_are_refused_before_a_vector_is_read(store: Stor
 
 def test_images_without_groups_make_no_bank(store: Store):
     embedded = write_shards(store, images(20, seed=0))
-    with pytest.raises(ConfigError, match="got images without groups, expected to be told which belong together"):
+    with pytest.raises(ConfigError, match="got images without groups, expected groups; give a pattern"):
         dn2.fit_groups(embedded, store, bank="parts")
     assert store.names("banks") == []
 

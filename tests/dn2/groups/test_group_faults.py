@@ -151,7 +151,7 @@ def test_damaged_summary_says_what_to_do_and_doing_it_helps(
     summary = folder_of(report) / "summary.json"
     summary.write_text(json.dumps(json.loads(summary.read_text()) | {"groups": "many"}) if content is None else content)
 
-    with pytest.raises(SchemaError, match=r"summary\.json.*; remove that file: the report is made again$"):
+    with pytest.raises(SchemaError, match=r"summary\.json.*; delete that file: the report is made again$"):
         dn2.score_groups(batch, store, bank=bank)
     summary.unlink()
     assert dn2.score_groups(batch, store, bank=bank) == report

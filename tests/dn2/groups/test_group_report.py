@@ -138,7 +138,7 @@ def test_report_without_anything_to_warn_of_has_no_warnings(store: Store):
 def test_too_many_rejects_only_warn(store: Store):
     bank_of(store, [5] * 40)
     batch = batch_of(store, [30] * 3, rejected=range(21))
-    message = "21 of 90 images could not be read: the others may not stand for their groups"
+    message = "21 of 90 images could not be read: the others may not represent their groups"
 
     assert message in warnings_of(store, batch)
     assert message not in warnings_of(store, batch, max_rejects=21)

@@ -69,8 +69,8 @@ def test_images_without_a_group_are_counted(store: Store):
 @pytest.mark.parametrize("shard_rows", [1, 2, 100])
 def test_no_groups_at_all_says_how_to_tell_them(store: Store, shard_rows: int):
     message = (
-        r"file:///normal: got images without groups, expected to be told which belong together: by a pattern such as "
-        r"'\{group_id\}/\*', or by a table with a column group_id as the source"
+        r"file:///normal: got images without groups, expected groups; give a pattern such as "
+        r"'\{group_id\}/\*', or a table with a column group_id as the source"
     )
     with pytest.raises(ConfigError, match=message):
         Grouping.of(written(store, [None] * 3, shard_rows=shard_rows), store)
@@ -106,7 +106,7 @@ def with_pattern(store: Store, pattern: str, *folders: str) -> Embedded:
 def test_group_below_two_labels_of_a_pattern_is_refused_with_advice(store: Store):
     message = (
         r"pattern '\{label\}/\{group_id\}\.png': group '0' lies below the labels 'good' and 'bad'; if these are two "
-        r"groups, put \{group_id\} in the place of \{label\} too: its values are joined"
+        r"groups, write \{group_id\} in place of \{label\} too"
     )
     with pytest.raises(ConfigError, match=message):
         Grouping.of(with_pattern(store, "{label}/{group_id}.png", "good", "bad"), store)

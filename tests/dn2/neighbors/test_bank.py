@@ -158,8 +158,8 @@ def test_version_knows_its_parent_and_settings(store: Store, tmp_path: Path):
 
 def test_bank_over_the_memory_budget_is_refused_with_numbers(store: Store):
     message = (
-        r"bank of 30 rows of length 16: needs 0\.00 GiB \(index exact\), expected at most bank_memory_gb = 1e-06; "
-        r"raise it, set segment_rows to at most 3, take index centroids"
+        r"bank of 30 rows: index exact needs 0\.00 GiB, expected at most bank_memory_gb = 1e-06; "
+        r"raise it, set segment_rows to at most 3, or use index centroids"
     )
     with pytest.raises(BankError, match=message):
         fit(store, bank_memory_gb=1e-6)

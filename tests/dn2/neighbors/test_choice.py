@@ -67,8 +67,8 @@ def test_memory_is_that_of_vectors_ids_and_cells():
 def test_bank_over_budget_is_refused_with_numbers_and_what_to_change():
     with pytest.raises(
         BankError,
-        match=r"bank of 5000000 rows of length 1280: needs 13\.32 GiB \(index exact\), expected at most "
-        r"bank_memory_gb = 8; raise it, set segment_rows to at most 3003473, take index centroids",
+        match=r"bank of 5000000 rows: index exact needs 13\.32 GiB, expected at most "
+        r"bank_memory_gb = 8; raise it, set segment_rows to at most 3003473, or use index centroids",
     ):
         choose_index(5_000_000, 1280, index="exact")
     assert choose_index(5_000_000, 1280, index="exact", segment_rows=3_003_473).memory_gb == pytest.approx(8, abs=1e-5)

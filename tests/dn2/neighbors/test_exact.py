@@ -54,7 +54,9 @@ def test_rows_that_share_a_key_are_passed_over(case: tuple[np.ndarray, np.ndarra
     left = len(bank) - shared.any(0).sum(1)
 
     if left.min() < k:
-        with pytest.raises(BankError, match=f"k: got {k}, but fewer bank rows are left for a query"):
+        with pytest.raises(
+            BankError, match=f"k: got {k}, expected at most the bank rows that are no copies of the query"
+        ):
             search(queries, bank, k, query_keys=query_keys, bank_keys=bank_keys)
         return
     found = search(queries, bank, k, query_keys=query_keys, bank_keys=bank_keys)

@@ -115,7 +115,7 @@ def test_beginning_that_several_versions_have_is_refused_naming_them(store: Stor
     pointer = store.read("banks/parts/current.json")
 
     message = (
-        r"bank 'parts' in file://.*: got version 'ab12', how several begin: ab12000000000000, ab12f00000000000; "
+        r"bank 'parts' in file://.*: got version 'ab12', which fits several: ab12000000000000, ab12f00000000000; "
         r"give more of its characters"
     )
     with pytest.raises(ConfigError, match=message):

@@ -91,7 +91,7 @@ def test_empty_folder_may_be_used_and_stays_a_folder(batch: Batch, tmp_path: Pat
 def test_folder_that_holds_more_than_a_report_is_refused(batch: Batch, tmp_path: Path, extra: str):
     dn2.export(batch.report, batch.store, tmp_path / "report")
     (tmp_path / "report" / extra).write_text("precious")
-    with pytest.raises(dn2.ConfigError, match="holds something else, expected a new or empty folder, or a report"):
+    with pytest.raises(dn2.ConfigError, match="holds other files, expected a new or empty folder, or a report"):
         dn2.export(batch.report, batch.store, tmp_path / "report")
     assert (tmp_path / "report" / extra).read_text() == "precious"
 
@@ -99,7 +99,7 @@ def test_folder_that_holds_more_than_a_report_is_refused(batch: Batch, tmp_path:
 @pytest.mark.parametrize("summary", ["", "[]", "{}", '{"schema": "other", "parts": []}', '{"parts": 1}', "null"])
 def test_folder_with_another_summary_is_refused(tmp_path: Path, summary: str):
     (tmp_path / "summary.json").write_text(summary)
-    with pytest.raises(dn2.ConfigError, match="holds something else"):
+    with pytest.raises(dn2.ConfigError, match="holds other files"):
         check_target(tmp_path, "dn2-store")
 
 
@@ -192,6 +192,6 @@ def test_folder_whose_forged_summary_counts_a_foreign_file_among_its_parts_is_re
     (folder / name).write_text("precious")
     summary = json.loads((folder / "summary.json").read_bytes())
     (folder / "summary.json").write_text(json.dumps({**summary, "parts": [*summary["parts"], name]}))
-    with pytest.raises(dn2.ConfigError, match="holds something else, expected a new or empty folder, or a report"):
+    with pytest.raises(dn2.ConfigError, match="holds other files, expected a new or empty folder, or a report"):
         dn2.export(batch.report, batch.store, folder)
     assert (folder / name).read_text() == "precious"

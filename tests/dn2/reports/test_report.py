@@ -139,7 +139,7 @@ def test_many_rejects_are_a_warning(own_bricks: Bricks, tmp_path: Path):
     (folder / "a.png").write_bytes(b"no picture")
     few = scored(folder, own_bricks, max_rejects=1, max_reject_rate=0)
     many = scored(folder, own_bricks, max_rejects=0, max_reject_rate=0)
-    warning = "1 of 33 images could not be read: the others may not stand for the whole batch"
+    warning = "1 of 33 images could not be read: the others may not represent the batch"
     assert warning not in few.report.warnings
     assert many.report.warnings[0] == warning
     assert f'<p class="warning">{warning}</p>' in many.html()
@@ -170,7 +170,7 @@ def test_histogram_counts_every_image_and_every_calibration_score(batch: Batch, 
 def test_damaged_summary_says_what_to_do_and_doing_it_helps(batch: Batch, content: str):
     summary = batch.folder / "summary.json"
     summary.write_text(content)
-    with pytest.raises(dn2.SchemaError, match=r"summary\.json.*; remove that file: the report is made again$"):
+    with pytest.raises(dn2.SchemaError, match=r"summary\.json.*; delete that file: the report is made again$"):
         dn2.score(batch.embedded, batch.store, bank=batch.bank)
     summary.unlink()
     assert dn2.score(batch.embedded, batch.store, bank=batch.bank) == batch.report

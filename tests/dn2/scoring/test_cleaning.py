@@ -240,7 +240,7 @@ def test_damaged_summary_says_what_to_do_and_doing_it_helps(store: Store, embedd
     summary = folder_of(done) / "summary.json"
     summary.write_text(json.dumps(json.loads(summary.read_text()) | {"kept": "many"}) if content is None else content)
 
-    with pytest.raises(SchemaError, match=r"summary\.json.*; remove that file: the cleaning is made again$"):
+    with pytest.raises(SchemaError, match=r"summary\.json.*; delete that file: the cleaning is made again$"):
         dn2.clean(embedded, store, config=AUTO)
     summary.unlink()
     assert dn2.clean(embedded, store, config=AUTO) == done
@@ -281,7 +281,7 @@ def test_paper_needs_all_vectors_in_memory_and_says_so_while_auto_does_not(store
 def test_too_many_rejects_stop_after_the_list_is_written(store: Store):
     embedded = write_shards(store, contaminated(), rejected=range(21))
 
-    with pytest.raises(RejectedError, match="got 21 of 400 that cannot be read, expected at most 20; they are listed"):
+    with pytest.raises(RejectedError, match="got 21 of 400 that cannot be read, expected at most 20; see file:"):
         dn2.clean(embedded, store, config=AUTO)
     path = f"rejects/normal/{embedded.dataset.fingerprint}.parquet"
     assert read_table(store, path, REJECTS).num_rows == 21
@@ -316,7 +316,7 @@ def test_damaged_table_says_what_to_do_and_doing_it_helps(store: Store, embedded
     content = bytearray(file.read_bytes())
     content[300:330] = bytes(30)
     file.write_bytes(content)
-    with pytest.raises(SchemaError, match=r"rows\.parquet: got a damaged file.*remove that file: the cleaning is made"):
+    with pytest.raises(SchemaError, match=r"rows\.parquet: got a damaged file.*delete that file: the cleaning is made"):
         dn2.fit(embedded, store, bank="b", cleaning=dn2.clean(embedded, store, config=AUTO))
     file.unlink()
     assert dn2.clean(embedded, store, config=AUTO) == done

@@ -133,7 +133,7 @@ def test_shortage_of_calibration_scores_is_warned_of_in_record_and_page(store: S
 
     warning = (
         "60 calibration scores are too few to select any image at a false-discovery rate of 1%: 99 would do if all "
-        "100 images scored above them, 9999 if a single one did"
+        "100 images scored above them, 9999 if one did"
     )
     assert report.warnings == (warning,)
     assert f'<p class="warning">{warning}</p>' in Path(report.html.removeprefix("file://")).read_text()
@@ -165,5 +165,5 @@ def test_scores_that_are_not_those_of_the_record_are_refused(store: Store, bank:
     with writing(store, first["path"], SCORES, {}) as file:
         file.write({name: table[name].combine_chunks() for name in table.column_names})
 
-    with pytest.raises(SchemaError, match=r"got 6 scores of 6 images, expected 6 of 7; remove that file and score"):
+    with pytest.raises(SchemaError, match=r"got 6 scores of 6 images, expected 6 of 7; delete that file and score"):
         dn2.rethreshold(report, config=ScoreConfig(false_discovery_rate=0.2))

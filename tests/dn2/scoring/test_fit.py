@@ -34,8 +34,8 @@ def test_small_bank_takes_the_largest_score_and_says_what_it_can_promise(
     assert record.attainable_rate == pytest.approx(attainable)
     assert record.threshold == max(calibration(store, record).values())
     assert caplog.messages == [
-        f"bank parts: {count} calibration images cannot promise a false-alarm rate of 1.00%, only {attainable:.2%}: "
-        f"the threshold is the largest of their scores; 99 images would do"
+        f"bank parts: {count} calibration images cannot promise a false-alarm rate of 1.00%, only {attainable:.2%}; "
+        f"99 images would do"
     ]
 
 
@@ -152,7 +152,7 @@ def test_too_many_rejects_stop_after_the_list_is_written(store: Store, count: in
 
     message = (
         rf"training images from file:///normal: got {rejected} of {count} that cannot be read, expected at most {most}"
-        r"; they are listed with reasons in (\S+); mend or remove them, or raise max_reject_rate or max_rejects"
+        r"; see (\S+); repair or leave them out, or raise max_reject_rate or max_rejects"
     )
     with pytest.raises(RejectedError, match=message) as caught:
         dn2.fit(embedded, store, bank="parts", config=FitConfig(**limits))
@@ -182,7 +182,7 @@ def test_all_images_broken_is_said_so(store: Store):
     """Five of five are below both limits, and still no bank can be made."""
     embedded = write_shards(store, normal_vectors(5, seed=0), rejected=range(5))
 
-    message = r"got 5 of 5 that cannot be read, expected some that can; they are listed .*; mend or remove them$"
+    message = r"got 5 of 5 that cannot be read, expected some that can; see .*; repair or leave them out$"
     with pytest.raises(RejectedError, match=message):
         dn2.fit(embedded, store, bank="parts")
     assert read_table(store, f"rejects/normal/{embedded.dataset.fingerprint}.parquet", REJECTS).num_rows == 5

@@ -182,7 +182,7 @@ def test_unknown_image_is_named_and_nothing_is_removed(store: Store):
 def test_bank_keeps_enough_images_to_score_with(store: Store):
     before = train(store, 4)
 
-    with pytest.raises(BankError, match="k: got 2, but fewer bank rows are left"):
+    with pytest.raises(BankError, match="k: got 2, expected at most the bank rows that are no copies of the query"):
         dn2.remove(store, [image_id("normal", row) for row in range(2)], bank="parts")
     assert open_bank(store, "parts") == before
 

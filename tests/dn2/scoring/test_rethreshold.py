@@ -130,7 +130,7 @@ def test_folder_that_holds_more_than_the_report_is_left_alone(
     (folder / "notes.txt").write_text("precious")
     files = modified(tmp_path)
 
-    with pytest.raises(dn2.ConfigError, match="which holds something else"):
+    with pytest.raises(dn2.ConfigError, match="which holds other files"):
         dn2.rethreshold(folder, config=settings(budget=4))
     assert modified(tmp_path) == files
 

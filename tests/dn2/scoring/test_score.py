@@ -138,7 +138,7 @@ def test_too_many_rejects_only_warn(store: Store, bank: dn2.BankVersion):
 
     report = dn2.score(batch, store, bank=bank)
 
-    assert report.warnings == ("21 of 60 images could not be read: the others may not stand for the whole batch",)
+    assert report.warnings == ("21 of 60 images could not be read: the others may not represent the batch",)
     strict = dn2.score(batch, store, bank=bank, config=ScoreConfig(max_rejects=21))
     assert strict.warnings == ()
 

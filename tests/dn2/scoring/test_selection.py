@@ -135,15 +135,15 @@ def test_shortage_is_told_exactly_when_too_few_scores_are_the_reason(batch: tupl
         (
             4,
             1999,
-            "4 of 1000 images score above all 1999 calibration scores, and none is selected at a false-discovery rate "
-            "of 10%: with so few calibration scores 5 images would have to; 2499 calibration scores would do",
+            "no image is selected at a false-discovery rate of 10%: 4 of 1000 images score above all 1999 calibration "
+            "scores, 5 would have to; or calibrate with 2499 scores",
         ),
         (4, 2499, None),
         (
             4,
             2498,
-            "4 of 1000 images score above all 2498 calibration scores, and none is selected at a false-discovery rate "
-            "of 10%: with so few calibration scores 5 images would have to; 2499 calibration scores would do",
+            "no image is selected at a false-discovery rate of 10%: 4 of 1000 images score above all 2498 calibration "
+            "scores, 5 would have to; or calibrate with 2499 scores",
         ),
         (0, 1999, None),  # nothing scores high: that is no shortage
         (1000, 9, None),
@@ -151,7 +151,7 @@ def test_shortage_is_told_exactly_when_too_few_scores_are_the_reason(batch: tupl
             0,
             8,
             "8 calibration scores are too few to select any image at a false-discovery rate of 10%: 9 would do if all "
-            "1000 images scored above them, 9999 if a single one did",
+            "1000 images scored above them, 9999 if one did",
         ),
     ],
 )

@@ -214,7 +214,7 @@ def test_glob_that_fits_no_image_is_an_error_that_names_it(photos: Path, tmp_pat
         ("s3://[ab]/x", r"URL 's3://\[ab\]/x' cannot be opened"),
         ("nope://x/*.png", "URL 'nope://x/\\*.png' cannot be opened"),
         ("{folder}/*.csv", r"\*\.csv: got a glob of tables, expected one table, or a glob of images, of .tar files"),
-        ("{folder}/*.tar.gz", r"\*\.tar\.gz: got a compressed tar, of which no image can be read by itself"),
+        ("{folder}/*.tar.gz", r"\*\.tar\.gz: got a compressed tar, expected a plain one, whose images"),
     ],
 )
 def test_glob_that_cannot_work(url: str, message: str, photos: Path):

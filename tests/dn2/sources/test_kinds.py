@@ -93,7 +93,8 @@ def test_new_kind_takes_what_it_says(name: str, zips: Path, tmp_path: Path, monk
     monkeypatch.setattr(ZipSource, "takes_pattern", False)
     monkeypatch.setattr(ZipSource, "tells", "member labels.json")
     with pytest.raises(
-        ConfigError, match=r"got the pattern '\{label\}/\*' with a zip, expected its member labels\.json"
+        ConfigError,
+        match=r"got the pattern '\{label\}/\*' with a zip, expected groups and labels in its member labels\.json",
     ):
         dn2.ingest(zips / name, tmp_path / "store", pattern="{label}/*")
     assert tells_groups(f"file://{zips / name}")

@@ -94,7 +94,9 @@ def test_groups_labels_and_splits_are_those_of_a_table(tmp_path: Path):
 
 def test_pattern_is_refused_as_for_tables(tmp_path: Path):
     table = write_parquet(tmp_path / "a.parquet", {"image": BYTES})
-    with pytest.raises(ConfigError, match=r"got the pattern '\{label\}/\*' with a table, expected its columns"):
+    with pytest.raises(
+        ConfigError, match=r"got the pattern '\{label\}/\*' with a table, expected groups and labels in its columns"
+    ):
         dn2.ingest(table, tmp_path / "store", pattern="{label}/*")
 
 
@@ -108,7 +110,7 @@ def test_table_without_bytes_lists_uris_as_ever(tmp_path: Path):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"x": [1]}, "got the columns 'x', expected one named 'uri' .*, or one named 'image' that"),
+        ({"x": [1]}, "got the columns 'x', expected one named 'uri' .* or 'image' .their bytes"),
         ({"image": ["a.png"]}, "got the columns 'image', 'image' of type string, expected one named 'uri'"),
         ({"image": [{"path": "a"}]}, ".*, 'image' of type struct<path: string>, expected one named 'uri'"),
         ({"image": [[1]]}, ".*, 'image' of type list<"),
@@ -290,5 +292,5 @@ def test_column_called_like_a_field_of_the_images_is_refused(tmp_path: Path):
     """Parquet calls both by the same name: the bytes of either could be meant."""
     rows = [{"bytes": b"one"}]
     path = write_parquet(tmp_path / "both.parquet", {"image.bytes": [b"other"], "image": rows})
-    with pytest.raises(ConfigError, match=r"got a column named 'image.bytes' beside one named 'image'"):
+    with pytest.raises(ConfigError, match=r"got a column named 'image.bytes' and one named 'image'"):
         dn2.ingest(path, tmp_path / "store")

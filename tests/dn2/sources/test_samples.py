@@ -128,7 +128,9 @@ def test_sample_of_more_images_than_can_wait(tmp_path: Path):
     assert set(known(tmp_path / "b.tar", ("c.cls", b"x"), *images).values()) == {(None, "x")}
     assert set(known(tmp_path / "c.tar", *images[:9], ("c.cls", b"x"), *images[9:]).values()) == {(None, "x")}
     assert set(known(tmp_path / "d.tar", *images, ("c.json", b"{}")).values()) == {(None, None)}
-    with pytest.raises(ConfigError, match=r"got 'c\.cls' behind more than 1000 images of its sample, expected it in"):
+    with pytest.raises(
+        ConfigError, match=r"got 'c\.cls' after more than 1000 images of its sample, expected it before them"
+    ):
         known(tmp_path / "e.tar", *images, ("c.cls", b"x"))
 
 

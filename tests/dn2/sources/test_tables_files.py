@@ -50,7 +50,9 @@ def test_missing_drive_is_an_error_and_no_row_of_missing_files(gone: str, folder
     (folder / "sub" / "c.jpg").unlink()
     if gone == "removed":
         (folder / "sub").rmdir()
-    with pytest.raises(SourceError, match=r"sub/c\.jpg not found, and what it lies in is empty or gone: if that is a"):
+    with pytest.raises(
+        SourceError, match=r"sub/c\.jpg not found, and its folder or bucket is empty or gone; mount the"
+    ):
         dn2.ingest(table, store, dataset="x")
     assert len(store.names("manifests/x")) == 1
 
@@ -102,7 +104,7 @@ def test_table_in_a_bucket(form: str, s3_bucket: str, store: Store):
     assert reader_of(found.source).read(f"{root}/img/008.png") == b"\x08" * 9
     with pytest.raises(VanishedError, match=r"^vanished since it was listed$"):
         reader_of(found.source).read(f"{root}/img/gone.png")
-    with pytest.raises(SourceError, match="what it lies in is empty or gone") as caught:
+    with pytest.raises(SourceError, match="its folder or bucket is empty or gone") as caught:
         reader_of(found.source).read(f"s3://no-such-bucket-{uuid.uuid4().hex}/a.png")
     assert not isinstance(caught.value, VanishedError)
 
@@ -157,9 +159,9 @@ def test_file_that_vanished_is_told_from_a_drive_that_did(folder: Path):
     with pytest.raises(VanishedError, match=r"^vanished since it was listed$"):
         reader_of(f"file://{folder}/list.csv").read(f"file://{folder}/a.png")
     (folder / "sub" / "c.jpg").unlink()
-    assert "what it lies in is empty or gone" in fault(f"file://{folder}/sub/c.jpg", folder)
+    assert "its folder or bucket is empty or gone" in fault(f"file://{folder}/sub/c.jpg", folder)
     (folder / "sub").rmdir()
-    assert "what it lies in is empty or gone" in fault(f"file://{folder}/sub/c.jpg", folder)
+    assert "its folder or bucket is empty or gone" in fault(f"file://{folder}/sub/c.jpg", folder)
     assert "Is a directory" in fault(f"file://{folder}", folder)
 
 

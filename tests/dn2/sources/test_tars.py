@@ -157,9 +157,9 @@ TWO = tar_bytes([("a.png", b"1" * 700), ("b.png", b"2" * 700)])  # headers at 0 
         (TWO[:3072], "got neither header nor end mark at byte 3072"),
         (damaged(TWO, 1540, b"\xff"), "got neither header nor end mark at byte 1536"),
         (damaged(TWO, 1536 + 124, b"zzzzzzz"), "got neither header nor end mark at byte 1536"),
-        (TWO + TWO, "got more behind its end mark at byte 3072: are these two tars"),
-        (TWO[:3584] + b"x" * 100, "got more behind its end mark at byte 3072"),
-        (gzip.compress(TWO), "got one that is compressed by gzip, of which no image can be read by itself"),
+        (TWO + TWO, "got more after its end mark at byte 3072: are these two tars"),
+        (TWO[:3584] + b"x" * 100, "got more after its end mark at byte 3072"),
+        (gzip.compress(TWO), "got one that is compressed by gzip, expected a plain one, whose images"),
         (b"BZh91AY&SY", ".*compressed by bzip2"),
         (b"\xfd7zXZ\0\0", ".*compressed by xz"),
         (b"\x28\xb5\x2f\xfd\0\0", ".*compressed by zstd"),
@@ -205,7 +205,7 @@ def test_any_damage_is_one_error_or_harmless(at: int, value: int, cut: bool, tmp
 @pytest.mark.parametrize("name", ["a.tar.gz", "A.TGZ", "a.tar.bz2", "a.tar.xz", "a.tar.zst"])
 def test_compressed_tar_is_refused_by_its_name(name: str, tmp_path: Path):
     touch(tmp_path, name)
-    with pytest.raises(ConfigError, match=rf"{name}: got a compressed tar, .*: unpack it, or write a plain \.tar"):
+    with pytest.raises(ConfigError, match=rf"{name}: got a compressed tar, .*; unpack it, or write a plain \.tar"):
         open_source(tmp_path / name)
 
 

@@ -23,7 +23,7 @@ from dn2.store.storage import Store
 from tests.dn2.store.holders import HOLDING, NAME, go_on, heard, is_free, process
 
 PATH = ".locks/banks/parts"
-LOST = r"the lock of 'banks/parts' was lost while it was held .*; run the same command again$"
+LOST = r"the lock of 'banks/parts' was lost while it was held: .*; run the same command again$"
 
 
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.s3) for name in ("rclone", "moto")])

@@ -1,4 +1,4 @@
-"""What in a store is dn2's own, by its name: whatever else lies there is none of its business."""
+"""Which files of a store are dn2's own, by their names. No other file is touched."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dn2.store.listing import StoredFile
 from dn2.store.storage import Store
 
 
-class Ours:
-    """Tells what of a store dn2 has written there itself, and may remove."""
+class OwnedFiles:
+    """Tells which files of a store dn2 has written itself, and may delete."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
