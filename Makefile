@@ -4,25 +4,30 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SYSTEM := $(VENV)/.system
+ALL_TESTS := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check fix e2e bench-orchestration bench-cleaning bench-thresholds bench-groups bench-neighbors bench-ingest bench-crops deploy reference lint types install clean
+.PHONY: demo test coverage check fix e2e bench-orchestration bench-cleaning bench-thresholds bench-groups bench-neighbors bench-ingest bench-crops deploy reference lint types install clean
 
 demo: $(READY)
 	$(BIN)/dn2 demo
 
 # All tests; or some: make test T=tests/dn2/test_config.py::test_name
 # Threads that wait for work sleep: those of several processes would keep each other's cores busy with waiting.
-test check: export OMP_WAIT_POLICY = PASSIVE
+test coverage check: export OMP_WAIT_POLICY = PASSIVE
 test: $(READY) $(SYSTEM)
 ifdef T
 	$(BIN)/python -m pytest $(T)
 else
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=90
+	$(ALL_TESTS)
 endif
+
+# All tests, and what they leave unrun: a third slower.
+coverage: $(READY) $(SYSTEM)
+	$(ALL_TESTS) --cov --cov-report=term --cov-fail-under=90
 
 # What to run before every commit: rules, types, and the tests that start no server and are not slow.
 check: lint types
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m "not (slow or s3 or browser or gpu or server)" tests/dn2 tests/test_docs.py
+	$(ALL_TESTS) -q -m "not (slow or s3 or browser or gpu or server)" tests/dn2 tests/test_docs.py
 
 # Mends what ruff can mend, and writes the reference anew.
 fix: $(READY)

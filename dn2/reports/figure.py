@@ -49,14 +49,12 @@ def histogram_png(histogram: Histogram, threshold: float) -> bytes:
 def _drawn(histogram: Histogram, threshold: float) -> Figure:
     figure = Figure(figsize=(9, 2.9), dpi=80, layout="constrained")
     axes = figure.add_subplot()
-    centres = (histogram.edges[:-1] + histogram.edges[1:]) / 2
-    width = histogram.edges[1] - histogram.edges[0]
     for counts, colour, name in (
         (histogram.calibration, NORMAL, "normal images (calibration)"),
         (histogram.batch, BATCH, "this batch"),
     ):
         share = counts / max(counts.sum(), 1)
-        axes.bar(centres, share, width, color=colour, alpha=0.55, label=name, linewidth=0)
+        axes.stairs(share, histogram.edges, fill=True, color=colour, alpha=0.55, label=name, linewidth=0)
     axes.axvline(threshold, color=LIMIT, linestyle="--", linewidth=1.4, label=f"threshold {threshold:.4g}")
     axes.set_xlabel("anomaly score (mean squared distance to the nearest normal images)")
     axes.set_ylabel("share of images")
