@@ -10,7 +10,9 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from uuid import UUID
 
 import fsspec
 import pyarrow.parquet as pq
@@ -18,12 +20,14 @@ import pytest
 import torch
 import torchvision
 import yaml
+from prefect import get_client
 from prefect.settings import PREFECT_API_URL
 
 from flows.parameters import TrainParameters
 from flows.sources_file import SourcesFile, read_sources
 from tests.dn2.features.materials import write_patches
 from tests.flows.command import own_logging, runner
+from tests.flows.told import SCHEDULED
 from tests.pages import blocks
 
 ROOT = Path(__file__).parent.parent
@@ -140,6 +144,28 @@ def fill_in(words: list[str], here: Path) -> list[str]:
     return words
 
 
+@contextlib.contextmanager
+def server_as_it_was() -> Iterator[None]:
+    """Take schedules and runs that a page asks for off the tests' server, where others deploy too."""
+    with get_client(sync_client=True) as client:
+
+        def asked() -> dict[UUID, Callable[[], object]]:
+            found: dict[UUID, Callable[[], object]] = {
+                run.id: partial(client.delete_flow_run, run.id)
+                for run in client.read_flow_runs(flow_run_filter=SCHEDULED)
+            }
+            for deployment in client.read_deployments():
+                for one in client.read_deployment_schedules(deployment.id):
+                    found[one.id] = partial(client.delete_deployment_schedule, deployment.id, one.id)
+            return found
+
+        before = set(asked())
+        yield
+        for one, delete in asked().items():
+            if one not in before:
+                delete()
+
+
 @pytest.fixture
 def do(
     here: Path, prefect_server: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -161,7 +187,7 @@ def do(
                 patch.setenv(name, value)
             return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    with own_logging():
+    with own_logging(), server_as_it_was():
         yield one
 
 

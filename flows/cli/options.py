@@ -153,7 +153,7 @@ def parameters_from(model: type[M], options: Sequence[Option], typed: Mapping[st
             continue
         value = absolute(value) if option.is_place else value
         for path in option.paths:
-            if option.required or value != _own_default(model, path):
+            if option.required or not option.default == value == _own_default(model, path):
                 *groups, name = path
                 inner = values
                 for group in groups:

@@ -12,16 +12,13 @@ from typing import Any, get_type_hints
 
 import pytest
 from prefect import Flow, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
-from prefect.client.schemas.objects import StateType
 from prefect.exceptions import PrefectHTTPStatusError
 from pydantic import BaseModel
 
 import dn2
 from tests.conftest import Bricks
 from tests.deployments.conftest import ENTRIES, ROOT, Deployed
-
-SCHEDULED = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])))
+from tests.flows.told import SCHEDULED
 
 
 def prefect(*arguments: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

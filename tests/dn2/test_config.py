@@ -16,10 +16,10 @@ from dn2.config import (
     ScoreConfig,
     ThresholdConfig,
     check_name,
-    explain,
     fingerprint,
 )
 from dn2.errors import ConfigError
+from dn2.fields import explain
 
 MODELS = (EmbedConfig, FitConfig, ScoreConfig, ThresholdConfig)
 

@@ -25,7 +25,9 @@ def see(browser: Browser, report: dn2.Report | dn2.Cleaning) -> dict[str, object
         "counts": [int(count) for count in page.locator(".counts b").all_inner_texts()[:4] if count.isdigit()],
         "text": page.locator("body").inner_text(),
         "scripts": page.locator("script").count(),
-        "bars": page.locator("figure svg path").count(),
+        "corners": page.eval_on_selector_all(
+            "figure svg path", "paths => Math.max(0, ...paths.map(path => path.getAttribute('d').split('L').length))"
+        ),
         "cards": page.locator(".card").count(),
     }
     page.close()

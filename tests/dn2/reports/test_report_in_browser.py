@@ -31,7 +31,7 @@ def test_page_shows_every_picture_and_asks_nobody_for_anything(browser: Browser,
     assert seen["cards"] == 24
     assert len(seen["widths"]) == 24 * 3
     assert all(width == 64 for width in seen["widths"])
-    assert seen["bars"] > 60
+    assert seen["corners"] > 60
 
 
 def test_counts_on_the_page_are_those_of_the_summary(browser: Browser, own_bricks: Bricks):
