@@ -10,9 +10,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
-from uuid import UUID
 
 import fsspec
 import pyarrow.parquet as pq
@@ -60,6 +58,7 @@ LEFT_OUT = {
     "prefect server start": "serves for ever; `make e2e` starts it",
     "prefect worker start ": "serves for ever; `make e2e` starts it",
     "DN2_SOURCES=": "needs root's folders; tests/deployments deploys",
+    "prefect deployment schedule create compact/compact ": "needs a deployment; tests/deployments/test_deploy.py runs it",
     "prefect deployment run ": "needs a worker; its parameters are checked below",
     "sudo ": "changes the machine; tests/deployments/test_readme.py checks what it names",
     "docker ": "no container runs in a test; tests/deployments checks the files",
@@ -146,24 +145,13 @@ def fill_in(words: list[str], here: Path) -> list[str]:
 
 @contextlib.contextmanager
 def server_as_it_was() -> Iterator[None]:
-    """Take schedules and runs that a page asks for off the tests' server, where others deploy too."""
+    """Take the runs that the events of a page ask for off the tests' server, where others deploy too."""
     with get_client(sync_client=True) as client:
-
-        def asked() -> dict[UUID, Callable[[], object]]:
-            found: dict[UUID, Callable[[], object]] = {
-                run.id: partial(client.delete_flow_run, run.id)
-                for run in client.read_flow_runs(flow_run_filter=SCHEDULED)
-            }
-            for deployment in client.read_deployments():
-                for one in client.read_deployment_schedules(deployment.id):
-                    found[one.id] = partial(client.delete_deployment_schedule, deployment.id, one.id)
-            return found
-
-        before = set(asked())
+        before = {run.id for run in client.read_flow_runs(flow_run_filter=SCHEDULED)}
         yield
-        for one, delete in asked().items():
-            if one not in before:
-                delete()
+        for run in client.read_flow_runs(flow_run_filter=SCHEDULED):
+            if run.id not in before:
+                client.delete_flow_run(run.id)
 
 
 @pytest.fixture

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -22,7 +26,10 @@ import deployments.automations
 import deployments.deploy
 from tests.deployments.conftest import ENTRIES, Deployed, deploy
 from tests.flows.told import ask, eventually, write_sources
+from tests.pages import blocks
 
+HOUSEKEEPING = "docs/housekeeping.md"
+PREFECT = Path(sys.executable).parent / "prefect"
 NAMES = sorted(entry["name"] for entry in ENTRIES)
 NASTY = "a|b \"c\" 'd' {{ e }} {% f %} <g> \\ ü"
 
@@ -70,6 +77,16 @@ def test_all_is_there_and_is_said(deployed: Deployed, client: SyncPrefectClient)
     assert {line for line in said if line.startswith("deployment")} == {f"deployment: {name}/{name}" for name in NAMES}
     assert {line.partition(": ")[2] for line in said if line.startswith("automation")} == {*names} - {names[2]}
     assert said[-2:] == [f"sources: file://{deployed.sources}", "now start a worker: prefect worker start --pool dn2"]
+
+
+def test_deployment_is_given_a_time_by_the_command_of_the_page(deployed: Deployed, client: SyncPrefectClient):
+    (line,) = re.findall(
+        r"^prefect (deployment schedule create .*)$", "".join(blocks(HOUSEKEEPING, "sh")), re.MULTILINE
+    )
+    subprocess.run([PREFECT, *shlex.split(line)], env=dict(deployed.env), capture_output=True, check=True)
+    compact = read(client)["compact"]
+    assert [(one.schedule.cron, one.schedule.timezone) for one in compact.schedules] == [("0 6 * * 0", "UTC")]
+    client.delete_deployment_schedule(compact.id, compact.schedules[0].id)
 
 
 def test_schedules_parameters_and_limits_come_from_file_and_environment(deployed: Deployed, client: SyncPrefectClient):
