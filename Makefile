@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SYSTEM := $(VENV)/.system
 ALL_TESTS := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+CORE := tests/dn2/neighbors tests/dn2/store tests/dn2/test_*.py tests/test_docs.py
 
 .PHONY: demo test coverage check fix e2e bench-orchestration bench-cleaning bench-thresholds bench-groups bench-neighbors bench-ingest bench-crops deploy reference lint types install clean
 
@@ -25,9 +26,9 @@ endif
 coverage: $(READY) $(SYSTEM)
 	$(ALL_TESTS) --cov --cov-report=term --cov-fail-under=90
 
-# What to run before every commit: rules, types, and the tests that start no server and are not slow.
+# What to run before every commit: rules, types, and the tests of the parts on which all others stand.
 check: lint types
-	$(ALL_TESTS) -q -m "not (slow or s3 or browser or gpu or server)" tests/dn2 tests/test_docs.py
+	$(ALL_TESTS) -q -m "not (slow or s3 or browser or gpu or server)" $(CORE)
 
 # Mends what ruff can mend, and writes the reference anew.
 fix: $(READY)

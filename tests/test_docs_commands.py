@@ -58,7 +58,7 @@ LEFT_OUT = {
     "prefect server start": "serves for ever; `make e2e` starts it",
     "prefect worker start ": "serves for ever; `make e2e` starts it",
     "DN2_SOURCES=": "needs root's folders; tests/deployments deploys",
-    "prefect deployment schedule create compact/compact ": "needs a deployment; tests/deployments/test_deploy.py runs it",
+    "prefect deployment schedule create compact/compact ": "run by tests/deployments/test_deploy.py",
     "prefect deployment run ": "needs a worker; its parameters are checked below",
     "sudo ": "changes the machine; tests/deployments/test_readme.py checks what it names",
     "docker ": "no container runs in a test; tests/deployments checks the files",

@@ -80,10 +80,8 @@ def test_all_is_there_and_is_said(deployed: Deployed, client: SyncPrefectClient)
 
 
 def test_deployment_is_given_a_time_by_the_command_of_the_page(deployed: Deployed, client: SyncPrefectClient):
-    (line,) = re.findall(
-        r"^prefect (deployment schedule create .*)$", "".join(blocks(HOUSEKEEPING, "sh")), re.MULTILINE
-    )
-    subprocess.run([PREFECT, *shlex.split(line)], env=dict(deployed.env), capture_output=True, check=True)
+    (line,) = [one for block in blocks(HOUSEKEEPING, "sh") for one in block.splitlines() if " schedule create " in one]
+    subprocess.run([PREFECT, *shlex.split(line)[1:]], env=dict(deployed.env), capture_output=True, check=True)
     compact = read(client)["compact"]
     assert [(one.schedule.cron, one.schedule.timezone) for one in compact.schedules] == [("0 6 * * 0", "UTC")]
     client.delete_deployment_schedule(compact.id, compact.schedules[0].id)
