@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
+import pickle  # only written here, to see it refused
 import random
 import re
 from pathlib import Path

@@ -25,11 +25,6 @@ SIZES = [3] * 8 + [10] * 8 + [25] * 4
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
-@pytest.fixture
 def normal(store: Store) -> Embedded:
     return write_groups(store, normal_groups(SIZES, seed=0), shard_rows=40)
 

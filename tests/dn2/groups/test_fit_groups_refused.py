@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 import dn2
@@ -15,11 +13,6 @@ from tests.dn2.groups.synthetic import images, normal_groups, write_groups
 from tests.dn2.scoring.synthetic import write_shards
 
 SIZES = [3] * 8 + [10] * 8 + [25] * 4
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
 
 
 @pytest.fixture

@@ -26,11 +26,6 @@ CONFIG = GroupFitConfig(pooling="histogram", cells=4)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
-@pytest.fixture
 def bank(store: Store) -> dn2.GroupBankVersion:
     normal = write_groups(store, normal_groups([5] * 12, seed=0), shard_rows=20)
     return dn2.fit_groups(normal, store, bank="parts", config=CONFIG)

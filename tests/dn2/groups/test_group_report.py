@@ -17,11 +17,6 @@ from tests.dn2.groups.synthetic import by_group, folder_of, groups_of, images, m
 from tests.dn2.scoring.synthetic import write_shards
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
 def bank_of(store: Store, sizes: list[int], **settings: Any) -> dn2.GroupBankVersion:
     normal = write_groups(store, normal_groups(sizes, seed=0), shard_rows=40)
     return dn2.fit_groups(normal, store, bank="parts", config=GroupFitConfig(**{"false_alarm_rate": 0.1, **settings}))

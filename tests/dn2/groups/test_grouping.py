@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +14,6 @@ from dn2.records import Embedded
 from dn2.store.storage import Store
 from tests.dn2.groups.synthetic import joined
 from tests.dn2.scoring.synthetic import normal_vectors, write_shards
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
 
 
 def written(store: Store, groups: Sequence[str | None], **settings: object) -> Embedded:

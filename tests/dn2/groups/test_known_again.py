@@ -28,11 +28,6 @@ COUNT = sum(SIZES)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
-@pytest.fixture
 def normal(store: Store) -> Embedded:
     return write_groups(store, normal_groups(SIZES, seed=0), shard_rows=20)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,11 +23,6 @@ CONFIGS = {
     "k=1": GroupFitConfig(k=1),
 }
 STRANGER = 8 * np.eye(16)[9].astype(np.float16)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
 
 
 def scored(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 import dn2
@@ -11,11 +9,6 @@ from dn2.config import GroupFitConfig
 from dn2.store.storage import Store
 from tests.dn2.groups.synthetic import by_group, groups_of, images, joined, members_of, normal_groups, write_groups
 from tests.dn2.scoring.synthetic import write_shards
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
 
 
 @pytest.fixture

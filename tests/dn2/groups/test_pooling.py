@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,11 +14,6 @@ from tests.dn2.groups.synthetic import DIM, images, normal_groups, write_groups
 from tests.dn2.scoring.synthetic import write_shards
 
 LARGEST = np.float16(65504)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
 
 
 def everything(embedded: Embedded) -> np.ndarray:

@@ -31,11 +31,6 @@ CONFIGS = {
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
-@pytest.fixture
 def normal(store: Store) -> Embedded:
     return write_groups(store, normal_groups(SIZES, seed=0), shard_rows=40)
 

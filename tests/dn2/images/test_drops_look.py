@@ -28,11 +28,6 @@ def inbox(tmp_path: Path) -> Path:
     return tmp_path / "inbox"
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
 def seen(prefix: Path, store: Store, now: float, **settings: object) -> Look:
     """Look, and note what was seen."""
     found = look(prefix, store, bank="parts", now=now, **settings)

@@ -17,11 +17,6 @@ from tests.dn2.sources.packing import write_tar
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A source with a.png, b.png and sub/c.jpg."""
     touch(tmp_path / "source", "a.png", "b.png", "sub/c.jpg", content=b"first")

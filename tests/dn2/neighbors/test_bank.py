@@ -26,11 +26,6 @@ renamed: list[str] = []
 sys.addaudithook(lambda event, values: renamed.append(str(values[1])) if event == "os.rename" else None)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
 def fit(store: Store, count: int = 30, *, seed: int = 0, bank: str = "parts", **settings) -> dn2.BankVersion:
     return dn2.fit(
         write_shards(store, normal_vectors(count, seed=seed), name=f"normal-{seed}"),

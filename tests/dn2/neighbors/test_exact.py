@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -211,7 +212,6 @@ def test_minus_one_is_no_key():
 
 @pytest.mark.gpu
 def test_gpu_finds_the_same():
-    torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device: this machine cannot test the search on a GPU")
     bank, queries = real_like(3000, seed=0), real_like(50, seed=1)

@@ -36,11 +36,6 @@ print("done", flush=True)
 """
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
 def fit(store: Store, *, seed: int = 0) -> BankVersion:
     config = dn2.FitConfig(false_alarm_rate=0.2)
     vectors = write_shards(store, normal_vectors(30, seed=seed), name=f"normal-{seed}")

@@ -32,16 +32,6 @@ from tests.dn2.scoring.impure import (
 from tests.dn2.scoring.synthetic import clusters, mode, write_shards
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
-@pytest.fixture
-def embedded(store: Store) -> Embedded:
-    return write_shards(store, contaminated(), shard_rows=150)
-
-
 def calibration_of(store: Store, record: dn2.BankVersion) -> dict[str, float]:
     table = read_table(store, f"banks/{record.name}/versions/{record.version}.calibration.parquet", CALIBRATION)
     return dict(zip(table["image_id"].to_pylist(), table["score"].to_pylist(), strict=True))

@@ -33,16 +33,6 @@ from tests.dn2.scoring.impure import (
 from tests.dn2.scoring.synthetic import clusters, mode, modified, write_shards
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
-@pytest.fixture
-def embedded(store: Store) -> Embedded:
-    return write_shards(store, contaminated(), shard_rows=150)
-
-
 @pytest.mark.parametrize(
     "config",
     [

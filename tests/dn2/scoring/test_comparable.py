@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -13,11 +11,6 @@ from dn2.store.storage import Store
 from tests.dn2.scoring.synthetic import normal_vectors, write_probes, write_shards
 
 CONFIG = FitConfig(false_alarm_rate=0.1)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
 
 
 @pytest.fixture

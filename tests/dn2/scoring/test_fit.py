@@ -17,11 +17,6 @@ from tests.dn2.neighbors.oracle import rows_of, vectors_of
 from tests.dn2.scoring.synthetic import calibration, modified, normal_vectors, write_shards
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
 @pytest.mark.parametrize(("count", "attainable"), [(10, 1 / 11), (50, 1 / 51)])
 def test_small_bank_takes_the_largest_score_and_says_what_it_can_promise(
     store: Store, count: int, attainable: float, caplog: pytest.LogCaptureFixture

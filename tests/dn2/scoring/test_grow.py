@@ -25,11 +25,6 @@ EXACT = FitConfig(index="exact", false_alarm_rate=0.1)
 HELD = EXACT.model_copy(update={"calibration": "held-out"})
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
 def image_id(name: str, row: int) -> str:
     return hashlib.sha256(f"{name}-{row}".encode()).hexdigest()[:32]
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -18,11 +16,6 @@ from tests.dn2.neighbors.oracle import nearest_of
 from tests.dn2.scoring.synthetic import normal_vectors, write_shards
 
 COUNT = 10_500
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
 
 
 def rows_of(store: Store, record: dn2.BankVersion) -> tuple[list[int], list[int], np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,11 +28,6 @@ KINDS = {
     "segments": FitConfig(index="exact", segment_rows=70),
     "segments-of-cells": FitConfig(index="ivf", nlist=5, nprobe=5, segment_rows=70),
 }
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
 
 
 def found_by(store: Store, record: dn2.BankVersion, queries: np.ndarray, **how: float):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 import dn2
@@ -15,11 +13,6 @@ from dn2.store.storage import Store
 from tests.dn2.scoring.synthetic import normal_vectors, write_shards
 
 SMALL = ScoreConfig(bank_memory_gb=80 * (2 * 16 + 300) / 2**30)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
 
 
 @pytest.fixture

@@ -17,11 +17,6 @@ RULES = ({"false_alarm_rate": 0.2}, {"quantile": 0.5}, {"value": 2.5}, {"budget"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
-@pytest.fixture
 def bank(store: Store) -> dn2.BankVersion:
     normal = write_shards(store, normal_vectors(60, seed=0), shard_rows=25)
     return dn2.fit(normal, store, bank="parts", config=FitConfig(false_alarm_rate=0.1))

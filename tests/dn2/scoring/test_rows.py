@@ -20,11 +20,6 @@ from tests.conftest import Bricks
 from tests.dn2.scoring.synthetic import normal_vectors, write_shards
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
 def with_pattern(embedded: Embedded, pattern: str | None) -> Embedded:
     """The same images as a dataset with this pattern has them."""
     shards = tuple(replace(one, shard=replace(one.shard, pattern=pattern)) for one in embedded.shards)

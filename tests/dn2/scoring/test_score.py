@@ -21,11 +21,6 @@ CONFIG = FitConfig(false_alarm_rate=0.1)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
-@pytest.fixture
 def normal(store: Store) -> Embedded:
     return write_shards(store, normal_vectors(60, seed=0), shard_rows=25)
 

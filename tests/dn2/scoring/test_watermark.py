@@ -46,11 +46,6 @@ print("done", flush=True)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
-@pytest.fixture
 def bank(store: Store) -> dn2.BankVersion:
     return dn2.fit(write_shards(store, normal_vectors(99, seed=0)), store, bank="parts")
 

@@ -9,13 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dn2.store.storage import Store
 from tests.dn2.images.listing import touch
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
 
 
 @pytest.fixture

@@ -13,11 +13,6 @@ from dn2.store.tables import concat, iter_rows, read_config, read_table, writing
 ROWS = {"image_id": ["a", "b"], "uri": ["file:///a", "file:///b"], "reject_reason": ["the file is empty"] * 2}
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
 def write(store: Store, path: str) -> Path:
     with writing(store, path, REJECTS, {"setting": 1}) as file:
         file.write(ROWS)

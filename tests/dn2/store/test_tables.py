@@ -31,11 +31,6 @@ from dn2.store.tables import (
 PATH = "folder/file.parquet"
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
 def place(store: Store) -> Path:
     found = store.local(PATH)
     assert found is not None
