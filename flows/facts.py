@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dn2.errors import Dn2Error
 from dn2.neighbors.index import index_of
-from dn2.records import AnyReport, BankVersion, Growth, Size
+
+if TYPE_CHECKING:  # `dn2 --help` has nothing to tell of
+    from dn2.records import AnyReport, BankVersion, Growth, Size
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dn2 import records
 from flows.cli.console import say, visible, warn
 from flows.facts import (
     Outcome,
@@ -20,6 +19,7 @@ from flows.facts import (
 )
 
 if TYPE_CHECKING:  # they load what a command that fails early does not need
+    from dn2 import records
     from dn2.evaluation.demo import DemoFigures
 
 
@@ -89,12 +89,12 @@ def describe_removals(done: records.Growth, seconds: float) -> None:
 
 def describe_used(done: records.AnyBank, before: str | None) -> None:
     """Say which version of a bank is the current one now, and which was."""
+    from dn2.records import GroupBankVersion
+
     if before == done.version:
         say(f"bank {done.name}: version {done.version} is the current one already, nothing was changed")
         return
-    rows = (
-        f"{done.groups} normal groups" if isinstance(done, records.GroupBankVersion) else f"{done.images} normal images"
-    )
+    rows = f"{done.groups} normal groups" if isinstance(done, GroupBankVersion) else f"{done.images} normal images"
     was = "" if before is None else f", it was {before}"
     say(f"bank {done.name}: version {done.version} is the current one now{was}; {rows}, k = {done.k}, {done.metric}")
 
