@@ -89,12 +89,10 @@ def describe_removals(done: records.Growth, seconds: float) -> None:
 
 def describe_used(done: records.AnyBank, before: str | None) -> None:
     """Say which version of a bank is the current one now, and which was."""
-    from dn2.records import GroupBankVersion
-
     if before == done.version:
         say(f"bank {done.name}: version {done.version} is the current one already, nothing was changed")
         return
-    rows = f"{done.groups} normal groups" if isinstance(done, GroupBankVersion) else f"{done.images} normal images"
+    rows = f"{done.things} normal {done.of}"
     was = "" if before is None else f", it was {before}"
     say(f"bank {done.name}: version {done.version} is the current one now{was}; {rows}, k = {done.k}, {done.metric}")
 
