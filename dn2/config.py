@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from dn2.errors import ConfigError
-from dn2.fields import BASIC, EMBEDDER, LAST, NOTHING, PLACE, SLICES, Config, Typed
+from dn2.fields import BASIC, EMBEDDER, LAST, NOTHING, PLACE, SLICES, Config, Neutral, Typed
 
 PILLOW_PIXEL_LIMIT = 178_956_970  # above this Pillow itself refuses to open an image
 _REPORT_FORMAT = 3  # raised when a report gets more files or figures: older ones are made anew
@@ -263,6 +263,11 @@ class FitConfig(TrainingLimits):
         "auto",
         description="Where calibration scores come from. auto: leave-one-out up to 10,000 images, "
         "a held-out split above.",
+    )
+    units: Annotated[Literal["auto", "images"], LAST, Neutral("images")] = Field(
+        "auto",
+        description="What counts once in calibration. auto: a unit, which is images of one group, of equal bytes or "
+        "near copies, such as a burst; images: every image, as if none depended on another.",
     )
     index: Literal["auto", "exact", "ivf", "centroids"] = Field(
         "auto",

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -20,9 +20,9 @@ from dn2.neighbors.products import Neighbors, tensor
 from dn2.neighbors.segments import OWN, Segment, merged
 from dn2.neighbors.versions import read_version
 from dn2.records import BankFiles, BankVersion
-from dn2.store.schemas import BANK_ROWS, CALIBRATION
+from dn2.store.schemas import BANK_ROWS
 from dn2.store.storage import Store
-from dn2.store.tables import iter_rows, read_table
+from dn2.store.tables import iter_rows
 
 
 def prepared(vectors: npt.NDArray[np.float16], metric: str) -> npt.NDArray[np.float16]:
@@ -48,18 +48,6 @@ def check_memory(rows: int, dim: int, budget_gb: float) -> None:
             f"bank of {rows} rows of length {dim}: needs {needed:.2f} GiB, expected at most bank_memory_gb = "
             f"{budget_gb:g}; raise the setting or train with fewer images"
         )
-
-
-def calibration_scores(store: Store, name: str, version: str) -> npt.NDArray[np.float32]:
-    """Return (n,) float32 scores that calibrate a version of a bank, ascending.
-
-    Raises:
-        NotFoundError: the version's file of them is missing.
-        SchemaError: it is damaged.
-    """
-    scores = read_table(store, layout.bank_calibration(name, version), CALIBRATION, ["score"])["score"]
-    ascending: npt.NDArray[np.float32] = np.sort(scores.to_numpy())
-    return ascending
 
 
 def shards_of(store: Store, record: BankVersion, image_ids: set[str]) -> dict[str, str]:
@@ -119,13 +107,12 @@ class Bank:
         search: how it is searched.
         segments: in the order of the version's rows.
         held: segments of images that are not among the rows, but calibrate the bank.
-        calibration: (n,) float32 scores of normal images that did not help to make them, ascending.
     """
 
     def __init__(
         self, store: Store, name: str, version: str, search: Search, files: BankFiles, *, memory_gb: float
     ) -> None:
-        self._store, self.name, self.version, self.search, self._memory_gb = store, name, version, search, memory_gb
+        self.name, self.version, self.search, self._memory_gb = name, version, search, memory_gb
         self._alone = threading.Lock()
         removed = frozenset(files.removed_ids)
         self.segments, self.held = (
@@ -238,11 +225,6 @@ class Bank:
                 for place, value in zip(places, found[name].to_pylist(), strict=True):
                     values[place] = value
         return told
-
-    @cached_property
-    def calibration(self) -> npt.NDArray[np.float32]:
-        """The calibration scores."""
-        return calibration_scores(self._store, self.name, self.version)
 
 
 @lru_cache(maxsize=1)

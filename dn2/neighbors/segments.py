@@ -20,6 +20,7 @@ from dn2.store.schemas import BANK_ROWS, CELLS, Schema
 from dn2.store.storage import Store
 from dn2.store.tables import read_config, read_footer, read_table, writing
 
+UNIT = "unit"  # see `dn2.scoring.units`
 OWN = ("image_id", "content_sha256")  # what tells an image from others: a row that shares one is the image itself
 
 
@@ -96,6 +97,7 @@ class Segment:
         vectors: (N, D) float16, memory-mapped.
         table: Arrow table of BANK_ROWS, in the same order.
         gone: (N,) bool, rows that were taken out of the bank; None if none was.
+        units: (N,) int64, what the key `unit` of each row is; None where units are not known.
         centres: whether its rows are centres of many images: they are never the image that is looked for.
         divided: whether its rows lie in cells.
     """
@@ -104,6 +106,7 @@ class Segment:
         self._store, self.path, self._removed = store, path, removed
         self._footer, self.count = read_footer(store, f"{path}.parquet", BANK_ROWS)
         self.centres, self.divided = (bool(self._footer.get(name, False)) for name in ("centres", "cells"))
+        self.units: npt.NDArray[np.int64] | None = None
         self._keys: dict[tuple[str, ...], npt.NDArray[np.int64]] = {}
 
     @cached_property
@@ -186,10 +189,12 @@ class Segment:
         return ivf.search(queries, rows, self.cells, k, nprobe=nprobe, query_keys=wanted, memory_mb=memory_mb)
 
     def keys(self, columns: tuple[str, ...]) -> npt.NDArray[np.int64]:
-        """Return (M, N) int64 keys of M columns."""
+        """Return (M, N) int64 keys of M columns, of which the last may be `unit`."""
         found = self._keys.get(columns)
         if found is None:
-            found = self._keys[columns] = keys_of(self.table, columns)
+            known = [] if self.units is None or UNIT not in columns else [self.units]
+            written = keys_of(self.table, [one for one in columns if one != UNIT])
+            found = self._keys[columns] = np.stack([*written, *known])
         return found
 
 

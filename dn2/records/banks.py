@@ -60,6 +60,7 @@ class BankVersion:
         copies: images of the bank with the same bytes as another one.
         fidelity: how much the index differs from exact search; None where it is exact.
         weights: URI of the backbone's weights, where they are not the usual ones.
+        units: how many units the calibration images make, each of which weighs the same; None: each image does.
     """
 
     name: Name
@@ -88,8 +89,14 @@ class BankVersion:
     copies: int = 0
     fidelity: Fidelity | None = None
     weights: str | None = None
+    units: int | None = None
 
     of: ClassVar[str] = "images"  # what is scored with it
+
+    @property
+    def calibrated_by(self) -> int:
+        """How many independent scores calibrate it: those of units, or of images."""
+        return self.calibration_rows if self.units is None else self.units
 
     @property
     def things(self) -> int:

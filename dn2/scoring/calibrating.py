@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from dn2.neighbors.bank import Bank
 from dn2.neighbors.products import Neighbors
-from dn2.neighbors.segments import OWN, Segment
+from dn2.neighbors.segments import OWN, UNIT, Segment, keys_of
 from dn2.progress import advance
-from dn2.scoring.calibration import usable_groups
+from dn2.scoring.calibration import Calibration
 from dn2.scoring.scores import image_scores
+from dn2.scoring.units import units_of
 from dn2.store.tables import concat
 
 _AT_ONCE = 10_000  # images searched at a time
@@ -23,9 +25,18 @@ class CalibrationImages:
 
     Attributes:
         table: Arrow table of BANK_ROWS, one row for each.
+        unit_of: (n,) int64, the unit of each; None where each counts by itself.
     """
 
-    def __init__(self, bank: Bank, wanted: Collection[str]) -> None:
+    def __init__(self, bank: Bank, wanted: Collection[str], *, by_unit: bool, memory_mb: int) -> None:
+        """Find the images, and their units.
+
+        Args:
+            bank: opened, perhaps still being made.
+            wanted: ids of the images that calibrate it.
+            by_unit: whether each unit weighs the same; otherwise each image does.
+            memory_mb: working memory of the search for near copies, in MiB.
+        """
         self._bank = bank
         self._sides: list[tuple[Segment, npt.NDArray[np.int64]]] = []  # (N, T) rows of the T tiles of N images
         in_bank = [segment for segment in bank.segments if not segment.centres]
@@ -36,24 +47,44 @@ class CalibrationImages:
             if segment.gone is not None:
                 mine &= ~segment.gone
             left.difference_update(names[row] for row in np.flatnonzero(mine))
-            self._sides.append((segment, _tile_by_tile(segment, np.flatnonzero(mine), bank.search.tiles)))
+            self._sides.append((segment, tile_by_tile(segment.table, np.flatnonzero(mine), bank.search.tiles)))
         self.table = concat([segment.table.take(rows[:, 0]) for segment, rows in self._sides])
-        self._columns = self._distinguishing(in_bank)
+        unit_of, self._columns = self._units(in_bank, memory_mb if by_unit else None)
+        self.unit_of = unit_of if by_unit else None
 
-    def _distinguishing(self, in_bank: list[Segment]) -> tuple[str, ...]:
-        """Return which columns keep an image from its own kind: the group too, if enough images are in others."""
-        if not in_bank:
-            return OWN
-        everything = ("image_id", "content_sha256", "group_id")
-        content, group = np.concatenate([segment.keys(everything)[1:] for segment, _ in self._sides], axis=1)
-        living = np.concatenate(
-            [
-                np.full(segment.count, segment in in_bank) & (True if segment.gone is None else ~segment.gone)
-                for segment, _ in self._sides
-            ]
-        )
-        usable = usable_groups(group, content, self._bank.search.k, living)
-        return everything if (usable != -1).any() else OWN
+    def _units(self, in_bank: list[Segment], memory_mb: int | None) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+        """Tell the segments their rows' units; return those of the images, (n,) int64, and what tells them from others.
+
+        That is the unit, too, unless one of them would have fewer than k others outside its own.
+
+        Args:
+            in_bank: the segments whose rows are images of the bank.
+            memory_mb: for the search for near copies; None: none are looked for.
+        """
+        tiles, blocks, keys, places, wanted, living = self._bank.search.tiles, [], [], [], [], []
+        for segment, mine in self._sides:
+            rows = mine
+            if segment in in_bank:
+                rows = tile_by_tile(segment.table, np.arange(segment.count), tiles)
+            segment.units = np.full(segment.count, -1, np.int64)
+            if not len(rows):
+                continue
+            is_gone = np.zeros(segment.count, bool) if segment.gone is None else segment.gone
+            blocks.append(_image_vectors(segment.vectors, rows))
+            keys.append(segment.keys(("content_sha256", "group_id"))[:, rows[:, 0]])
+            places.append((segment, rows))
+            wanted.append(np.isin(rows[:, 0], mine[:, 0]))
+            living.append(np.full(len(rows), segment in in_bank) & ~is_gone[rows[:, 0]])
+        content, group = np.concatenate(keys, axis=1)
+        asked = np.concatenate(wanted) if memory_mb is not None else np.zeros(len(content), bool)
+        unit_of = units_of(blocks, content, group, asked, memory_mb=memory_mb or 0)
+        bounds = np.cumsum([0, *(len(block) for block in blocks)])
+        for (segment, rows), low, high in zip(places, bounds[:-1], bounds[1:], strict=True):
+            cast(Any, segment.units)[rows] = unit_of[low:high, None]
+        wanted_rows = np.concatenate(wanted)
+        has_centres = len(in_bank) < len(self._bank.segments)
+        enough = has_centres or _enough(unit_of, content, wanted_rows, np.concatenate(living), self._bank.search.k)
+        return unit_of[wanted_rows], (*OWN, UNIT) if enough else OWN
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -90,17 +121,68 @@ class CalibrationImages:
             advance("calibrate", len(numbers), total=len(self))
         return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Which columns' keys tell an image from others."""
-        return self._columns
+    def calibration(self, scores: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_] | None = None) -> Calibration:
+        """Return the calibration by (n,) scores of all of them, or of those in a mask, (n,) bool."""
+        mask = np.ones(len(scores), bool) if mask is None else mask
+        return Calibration.of(scores[mask], None if self.unit_of is None else self.unit_of[mask])
+
+    def keys_of(self, table: Any) -> npt.NDArray[np.int64]:
+        """Return (M, N) int64 keys of N rows of the bank that tell these images from others.
+
+        Args:
+            table: Arrow table of BANK_ROWS.
+        """
+        found = keys_of(table, OWN)
+        if UNIT not in self._columns:
+            return found
+        unit = {
+            name: number
+            for segment, _ in self._sides
+            for name, number in zip(segment.table["image_id"].to_pylist(), cast(Any, segment.units), strict=True)
+        }
+        return np.stack([*found, [unit.get(name, -1) for name in table["image_id"].to_pylist()]])
 
 
-def _tile_by_tile(segment: Segment, rows: npt.NDArray[np.int64], tiles: int) -> npt.NDArray[np.int64]:
-    """Return (N, T) of the (N * T,) rows of N images, each with its T tiles in their order, wherever they lie."""
+def tile_by_tile(table: Any, rows: npt.NDArray[np.int64], tiles: int) -> npt.NDArray[np.int64]:
+    """Return (N, T) of the (N * T,) rows of N images, each with its T tiles in their order, wherever they lie.
+
+    Args:
+        table: Arrow table of BANK_ROWS.
+        rows: (N * T,) int64 rows of it.
+        tiles: T.
+    """
     if tiles == 1:
         return rows[:, None]
-    table = segment.table.select(["image_id", "tile"]).take(rows)
+    found = table.select(["image_id", "tile"]).take(rows)
     number: dict[str, int] = {}
-    images = np.array([number.setdefault(name, len(number)) for name in table["image_id"].to_pylist()], np.int64)
-    return rows[np.lexsort((table["tile"].to_numpy(), images))].reshape(-1, tiles)
+    images = np.array([number.setdefault(name, len(number)) for name in found["image_id"].to_pylist()], np.int64)
+    return rows[np.lexsort((found["tile"].to_numpy(), images))].reshape(-1, tiles)
+
+
+def _image_vectors(vectors: npt.NDArray[np.float16], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+    """Return (N, D) float16: the vector of each image, or the mean of those of its tiles.
+
+    Args:
+        vectors: (M, D) float16, perhaps memory-mapped; all of them are returned as they are where images are rows.
+        rows: (N, T) int64.
+    """
+    if rows.shape[1] == 1:
+        return vectors if np.array_equal(rows[:, 0], np.arange(len(vectors))) else vectors[rows[:, 0]]
+    found = np.empty((len(rows), vectors.shape[1]), np.float16)
+    for low in range(0, len(rows), _AT_ONCE):
+        part = slice(low, low + _AT_ONCE)
+        found[part] = vectors[rows[part]].mean(axis=1, dtype=np.float32)
+    return found
+
+
+def _enough(
+    unit_of: npt.NDArray[np.int64],
+    contents: npt.NDArray[np.int64],
+    wanted: npt.NDArray[np.bool_],
+    living: npt.NDArray[np.bool_],
+    k: int,
+) -> bool:
+    """Return whether each image that is wanted has k others of different bytes in other units of the bank."""
+    in_bank = np.unique(np.stack([contents, unit_of], axis=1)[living], axis=0)
+    own = np.bincount(in_bank[:, 1], minlength=int(unit_of.max(initial=0)) + 1)
+    return bool((len(in_bank) - own[unit_of[wanted]] >= k).all())

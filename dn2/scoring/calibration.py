@@ -2,66 +2,125 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
+from dn2 import layout
+from dn2.store.schemas import CALIBRATION
+from dn2.store.storage import Store
+from dn2.store.tables import read_table
+
 LEAVE_ONE_OUT_ROWS = 10_000  # up to here every image is scored against all others: nothing is wasted
-_HELD_OUT_SHARE, _HELD_OUT_ROWS = 0.2, 5_000
+_HELD_OUT_SHARE, _HELD_OUT_UNITS = 0.2, 5_000
+_OF_UNIT = 20  # images that are enough to tell what share of a unit scores how much
 _STRETCH = 1.2  # see `trusted`
 
 
-def usable_groups(
-    group_keys: npt.NDArray[np.int64],
-    content_keys: npt.NDArray[np.int64],
-    k: int,
-    in_bank: npt.NDArray[np.bool_] | None = None,
-) -> npt.NDArray[np.int64]:
-    """Return the group keys, or none (-1) where some image would have fewer than k others outside its group.
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """Scores of normal images that did not help to make them, in units of which each weighs the same.
 
-    Args:
-        group_keys: (N,) int64, -1 where an image has no group.
-        content_keys: (N,) int64, equal for equal bytes: copies of an image do not count as others.
-        k: neighbours of a score.
-        in_bank: (N,) which of the images can be neighbours; by default all.
+    A new image of a new unit has p = (1 + sum over units of the share of their images with such a score or a larger
+    one) / (units + 1). That is valid if the units are exchangeable, however many images each has and however alike
+    they are (hierarchical conformal prediction: Lee, Barber, Willett 2023, arXiv 2306.06342; Dunn, Wasserman, Ramdas
+    2022). Where each image is a unit it is the usual conformal p-value.
+
+    Attributes:
+        scores: (n,) float32, ascending.
+        above: (n + 1,) float64, for r from 0 on, how many units the r largest scores are: the sum of their shares.
+        units: how many there are.
     """
-    if in_bank is None:
-        in_bank = np.ones(len(group_keys), bool)
-    group, content, both = (
-        _sizes(keys, in_bank) for keys in (group_keys, content_keys, np.stack([group_keys, content_keys], axis=1))
-    )
-    others = int(in_bank.sum()) - group - content + both
-    return group_keys if (others >= k)[group_keys != -1].all() else np.full_like(group_keys, -1)
+
+    scores: npt.NDArray[np.float32]
+    above: npt.NDArray[np.float64]
+    units: int
+
+    @classmethod
+    def of(cls, scores: npt.NDArray[np.float32], unit_of: npt.NDArray[np.int64] | None = None) -> Calibration:
+        """Return the calibration by some scores.
+
+        Args:
+            scores: (n,) float32, in any order.
+            unit_of: (n,) int64, equal for images of one unit; by default each is one.
+        """
+        order = np.argsort(scores, kind="stable")
+        if unit_of is None:
+            return cls(scores[order], np.arange(len(scores) + 1, dtype=np.float64), len(scores))
+        number, sizes = np.unique(unit_of[order], return_inverse=True, return_counts=True)[1:]
+        above = np.cumsum(1 / sizes[number][::-1])
+        return cls(scores[order], np.round(np.concatenate([[0.0], above]), 9), len(sizes))
+
+    @classmethod
+    def read(cls, store: Store, name: str, version: str) -> Calibration:
+        """Return what calibrates a version of a bank.
+
+        Raises:
+            NotFoundError: the version's file of it is missing.
+            SchemaError: it is damaged.
+        """
+        table = read_table(store, layout.bank_calibration(name, version), CALIBRATION, ["score", "unit"])
+        units = table["unit"]
+        return cls.of(table["score"].to_numpy(), None if units.null_count else units.to_numpy())
+
+    def ranks(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        """Return (Q,) int64: how many calibration scores are as large as each of (Q,) scores."""
+        return len(self.scores) - np.searchsorted(self.scores, scores, side="left").astype(np.int64)
+
+    @property
+    def p_by_rank(self) -> npt.NDArray[np.float64]:
+        """(n + 1,) float64 p-values of scores of each rank."""
+        return (1 + self.above) / (self.units + 1)
+
+    def p_values(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return (Q,) float64 p-values of (Q,) scores."""
+        return self.p_by_rank[self.ranks(scores)]
+
+    def threshold(self, false_alarm_rate: float) -> tuple[float, float]:
+        """Return the threshold for a false-alarm rate, and the rate that can be promised.
+
+        A new normal image is above it with a probability of at most that: it is the largest score whose p-value is
+        larger. Where even p-values above all scores are, that is where (units + 1) * rate < 1, the threshold is the
+        largest score, and what can be promised is 1 / (units + 1).
+
+        Args:
+            false_alarm_rate: between 0 and 1.
+        """
+        allowed = (self.units + 1) * false_alarm_rate + 1e-9  # 100 * 0.01 must be 1 in floating point too
+        if allowed < 1:
+            return float(self.scores[-1]), 1 / (self.units + 1)
+        tied = self.ranks(self.scores)  # of equal scores all count
+        above = np.flatnonzero(1 + self.above[tied] > allowed)
+        return float(self.scores[above[-1] if len(above) else 0]), false_alarm_rate
 
 
-def _sizes(keys: npt.NDArray[np.int64], in_bank: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Return (N,) how many rows of the bank have the same keys, (N,) or (N, M), as each row."""
-    unit_of = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
-    return np.bincount(unit_of, weights=in_bank)[unit_of].astype(np.int64)
+def held_out_rows(
+    content_keys: npt.NDArray[np.int64], group_keys: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Return which of N images to keep out of the bank, (N,) bool, and which of them calibrate it, (N,) bool.
 
-
-def held_out_rows(content_keys: npt.NDArray[np.int64], group_keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Return which of N images to keep out of the bank for calibration: a fifth, at most 5,000 or so.
-
-    Images of one group stay together, and so do copies of one image unless they are in different groups. The choice
-    depends on nothing but the keys, which are hashes: it is random to the pictures, and the same in every run.
+    A fifth of the units, at most 5,000 or a fifth of the images: a group, or the copies of an image that has none, as a
+    whole. Any unit may be taken, however large, unless it holds half of all images: what is left in the bank must say
+    nothing of what is taken. Up to 20 images of each unit calibrate. The choice depends on nothing but the keys, which
+    are hashes: it is random to the pictures, and the same in every run.
 
     Args:
         content_keys: (N,) int64, equal for equal bytes.
         group_keys: (N,) int64, -1 where an image has no group.
     """
-    units = np.where(group_keys != -1, group_keys, content_keys)
+    units, count = np.where(group_keys != -1, group_keys, content_keys), len(content_keys)
     names, unit_of, sizes = np.unique(units, return_inverse=True, return_counts=True)
-    target = min(_HELD_OUT_ROWS, int(_HELD_OUT_SHARE * len(units)))
     shuffled = np.random.default_rng(0).permutation(len(names))
+    shuffled = shuffled[2 * sizes[shuffled] <= count]
+    shuffled = shuffled[: min(_HELD_OUT_UNITS, int(_HELD_OUT_SHARE * len(names)))]
+    before = np.cumsum(sizes[shuffled]) - sizes[shuffled]
     taken = np.zeros(len(names), bool)
-    total = 0
-    for unit in shuffled:
-        if total >= target:
-            break
-        if sizes[unit] <= max(1, target - total):  # a group that is too large stays in the bank
-            taken[unit] = True
-            total += sizes[unit]
-    return taken[unit_of]
+    taken[shuffled[before < _HELD_OUT_SHARE * count]] = True
+    order = np.lexsort((content_keys, unit_of))
+    nth = np.empty(count, np.int64)
+    nth[order] = np.arange(count) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return taken[unit_of], taken[unit_of] & (nth < _OF_UNIT)
 
 
 def trusted(scores: npt.NDArray[np.float32], contamination: float) -> npt.NDArray[np.bool_]:

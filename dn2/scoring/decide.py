@@ -12,10 +12,10 @@ import numpy.typing as npt
 from dn2 import layout
 from dn2.config import ScoreConfig, fingerprint
 from dn2.errors import SchemaError
-from dn2.neighbors.bank import calibration_scores
 from dn2.records import BankVersion, Decision, Report, Scored
 from dn2.reports.report import finished, write_report
-from dn2.scoring.selection import levels, q_values_of_levels, shortage
+from dn2.scoring.calibration import Calibration
+from dn2.scoring.selection import q_values_by_rank, shortage
 from dn2.scoring.thresholds import Largest, choose_threshold, remembered
 from dn2.store.schemas import REPORT, SCORES
 from dn2.store.storage import Store
@@ -60,60 +60,65 @@ def decide(
     done = finished(store, folder)
     if done is not None:
         return done
-    calibration = calibration_scores(store, bank.name, bank.version)
-    counts, largest = _tally(scored, store, len(calibration), remembered(config.threshold))
+    calibration = Calibration.read(store, bank.name, bank.version)
+    counts, largest = _tally(scored, store, calibration, remembered(config.threshold))
     threshold = choose_threshold(config.threshold, bank, calibration, largest)
-    by_level = q_values_of_levels(counts)
+    by_rank = q_values_by_rank(counts, calibration)
     anomalous = selected = 0
-    for number, columns in enumerate(_decided(scored, store, threshold.value, by_level, config.false_discovery_rate)):
+    for number, columns in enumerate(_decided(scored, store, threshold.value, calibration, by_rank, config)):
         footer = {"bank": bank.name, "version": bank.version, "scores": scored.parts[number].path}
         with writing(store, f"{folder}/{layout.part(number)}", REPORT, {**footer, "rule": threshold.rule}) as file:
             file.write(columns)
         anomalous += int(columns["is_anomaly"].sum() or 0)
         selected += int(columns["selected"].sum() or 0)
-    short = shortage(counts, selected, config.false_discovery_rate)
+    short = shortage(counts, calibration.units, selected, config.false_discovery_rate)
     decision = Decision(
         threshold=threshold.value,
         rule=threshold.rule,
-        above=int((calibration > np.float32(threshold.value)).sum()),
+        above=int((calibration.scores > np.float32(threshold.value)).sum()),
         anomalous=anomalous,
         selected=selected,
         warnings=tuple(warning for warning in (threshold.warning, short) if warning is not None),
     )
-    return write_report(scored, decision, store, folder, bank=bank, calibration=calibration, config=config)
+    return write_report(scored, decision, store, folder, bank=bank, calibration=calibration.scores, config=config)
 
 
 def _tally(
-    scored: Scored, store: Store, calibration_rows: int, keep: int
+    scored: Scored, store: Store, calibration: Calibration, keep: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Return how many images are at each level of p, (n + 2,) int64, and the largest scores, (at most `keep`,)."""
-    counts, largest = np.zeros(calibration_rows + 2, np.int64), Largest(keep)
+    """Return how many images are of each rank, (n + 1,) int64, and the largest scores, (at most `keep`,)."""
+    counts, largest = np.zeros(len(calibration.above), np.int64), Largest(keep)
     for part in scored.parts:
-        table = read_table(store, part.path, SCORES, ["score", "p_value"])
-        rare = table["p_value"].drop_null().to_numpy()
-        if (table.num_rows, len(rare)) != (part.scored + part.rejected, part.scored):
+        table = read_table(store, part.path, SCORES, ["score"])
+        scores = table["score"].drop_null().to_numpy()
+        if (table.num_rows, len(scores)) != (part.scored + part.rejected, part.scored):
             raise SchemaError(
-                f"{store.uri_of(part.path)}: got {len(rare)} scores of {table.num_rows} images, expected "
+                f"{store.uri_of(part.path)}: got {len(scores)} scores of {table.num_rows} images, expected "
                 f"{part.scored} of {part.scored + part.rejected}; delete that file and score the batch again"
             )
-        counts += np.bincount(levels(rare, calibration_rows), minlength=len(counts))
-        largest.add(table["score"].drop_null().to_numpy())
+        counts += np.bincount(calibration.ranks(scores), minlength=len(counts))
+        largest.add(scores)
     return counts, largest.scores
 
 
 def _decided(
-    scored: Scored, store: Store, threshold: float, by_level: npt.NDArray[np.float64], rate: float
+    scored: Scored,
+    store: Store,
+    threshold: float,
+    calibration: Calibration,
+    by_rank: npt.NDArray[np.float64],
+    config: ScoreConfig,
 ) -> Iterator[dict[str, Any]]:
     """Yield the columns of each part of the report: its scores, and what is decided about them."""
     for part in scored.parts:
         table = read_table(store, part.path, SCORES)
-        scores, rare = table["score"].to_numpy(), table["p_value"].to_numpy()
-        rejected = np.isnan(rare)
-        q_values = by_level[levels(np.where(rejected, 1.0, rare), len(by_level) - 2)]
+        scores = table["score"].to_numpy()
+        rejected = np.isnan(scores)
+        q_values = by_rank[calibration.ranks(scores)]
         yield {
             **{name: table[name].combine_chunks() for name in table.column_names},
             "q_value": np.ma.masked_array(q_values, rejected),
             "threshold": np.full(len(scores), threshold, np.float32),
             "is_anomaly": np.ma.masked_array(scores > np.float32(threshold), rejected),
-            "selected": np.ma.masked_array(q_values <= rate, rejected),
+            "selected": np.ma.masked_array(q_values <= config.false_discovery_rate, rejected),
         }

@@ -7,7 +7,8 @@ from scipy.stats import spearmanr
 
 from dn2.neighbors.products import Neighbors
 from dn2.records import Fidelity
-from dn2.scoring.scores import image_scores, threshold_at
+from dn2.scoring.calibration import Calibration
+from dn2.scoring.scores import image_scores
 
 
 def fidelity(
@@ -23,7 +24,7 @@ def fidelity(
         centres: the index holds centres instead of images.
     """
     scores, exact = image_scores(found.distances, tiles)[0], image_scores(true.distances, tiles)[0]
-    flags = [of > np.float32(threshold_at(of, false_alarm_rate)[0]) for of in (scores, exact)]
+    flags = [of > np.float32(Calibration.of(of).threshold(false_alarm_rate)[0]) for of in (scores, exact)]
     # a row at the same distance as the k-th is as good as the k-th: copies must not count as misses
     hits = (found.distances <= true.distances[:, -1:]).sum(1)
     constant = np.ptp(scores) == 0 or np.ptp(exact) == 0

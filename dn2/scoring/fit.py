@@ -23,7 +23,7 @@ from dn2.neighbors.exact import at_most
 from dn2.neighbors.index import EXACT, INDEXES
 from dn2.neighbors.lay_out import gathered, lay_out
 from dn2.neighbors.products import Rows
-from dn2.neighbors.segments import keys, keys_of, write_segment
+from dn2.neighbors.segments import keys, write_segment
 from dn2.neighbors.versions import check_kind, grown_from, make_current, open_bank, pointed_at, publish
 from dn2.records import BankFiles, BankVersion, Cleaning, Embedded, Fidelity
 from dn2.scoring.calibrating import CalibrationImages
@@ -31,7 +31,6 @@ from dn2.scoring.calibration import LEAVE_ONE_OUT_ROWS, held_out_rows, trusted
 from dn2.scoring.cleaning import kept_rows
 from dn2.scoring.fidelity import fidelity
 from dn2.scoring.rows import check_rejects, described, dim_of, image_rows, tile_rows, tile_vectors
-from dn2.scoring.scores import threshold_at
 from dn2.store.documents import BANK_VERSION
 from dn2.store.lock import locked
 from dn2.store.schemas import CALIBRATION
@@ -134,12 +133,15 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
         held = _hold_out(store, name, f"{base}-held", embedded, rows, split, parts)
         files = BankFiles(tuple(segments), tuple(held), config=config.model_dump(mode="json"))
         bank = Bank(store, name, version, search, files, memory_gb=config.bank_memory_gb)
-        images_in = CalibrationImages(bank, set(keep_rows(rows, split.calibrates)["image_id"].to_pylist()))
-        cost = _measured(bank, images_in, Rows(vectors, keys_of(bank_rows, images_in.columns)), choice, config)
+        calibrating = set(keep_rows(rows, split.calibrates)["image_id"].to_pylist())
+        by_unit = config.units == "auto"
+        images_in = CalibrationImages(bank, calibrating, by_unit=by_unit, memory_mb=config.search_memory_mb)
+        cost = _measured(bank, images_in, Rows(vectors, images_in.keys_of(bank_rows)), choice, config)
     scores = images_in.scores(memory_mb=config.search_memory_mb)
     contamination = 0.0 if cleaning is None else cleaning.contamination
     normal_scores = trusted(scores, contamination)
-    threshold, attainable = threshold_at(scores[normal_scores], config.false_alarm_rate)
+    calibration = images_in.calibration(scores, normal_scores)
+    threshold, attainable = calibration.threshold(config.false_alarm_rate)
     record = BankVersion(
         name=name,
         version=version,
@@ -153,6 +155,7 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
         attainable_rate=attainable,
         calibration=split.method,
         calibration_rows=int(normal_scores.sum()),
+        units=calibration.units if by_unit else None,
         rejected=embedded.rejected,
         cleaning=None if cleaning is None else layout.cleaning(cleaning.fingerprint),
         dropped=0 if cleaning is None else cleaning.dropped,
@@ -167,7 +170,7 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
         fidelity=cost,
         weights=embedded.weights,
     )
-    write_calibration(store, record, keep_rows(images_in.table, normal_scores), scores[normal_scores], files.config)
+    write_calibration(store, record, images_in, scores, files.config, mask=normal_scores)
     store.write(layout.bank_probes(name, version), store.read(layout.probes(embedded.embedder)))
     publish(store, record, files)
     return record
@@ -236,7 +239,7 @@ def _measured(
         nprobe = config.nprobe or max(
             nprobe_for(
                 queries,
-                Rows(segment.vectors, segment.keys(images.columns)),
+                Rows(segment.vectors, images.keys_of(segment.table)),
                 segment.cells,
                 bank.search.k,
                 config.recall,
@@ -254,23 +257,33 @@ def _measured(
 
 
 def write_calibration(
-    store: Store, record: BankVersion, images: Any, scores: npt.NDArray[np.float32], config: dict[str, Any]
+    store: Store,
+    record: BankVersion,
+    images: CalibrationImages,
+    scores: npt.NDArray[np.float32],
+    config: dict[str, Any],
+    *,
+    mask: npt.NDArray[np.bool_],
 ) -> None:
     """Write the calibration of a version that is not published yet.
 
     Args:
         store: where to.
         record: the version.
-        images: Arrow table of n images.
+        images: n images.
         scores: (n,) float32, theirs.
         config: the settings of the training.
+        mask: (n,) bool, which of them calibrate it.
 
     Raises:
         StoreError: the store cannot be written.
     """
     footer = {"method": record.calibration, "contamination": record.contamination, "config": config}
+    table = keep_rows(images.table, mask)
+    columns = {name: table[name].combine_chunks() for name in ("image_id", "group_id", "label")}
+    units = [None] * table.num_rows if images.unit_of is None else images.unit_of[mask]
     with writing(store, layout.bank_calibration(record.name, record.version), CALIBRATION, footer) as file:
-        file.write({**{c: images[c].combine_chunks() for c in ("image_id", "group_id", "label")}, "score": scores})
+        file.write({**columns, "score": scores[mask], "unit": units})
 
 
 def _warn(record: BankVersion) -> None:
@@ -281,14 +294,16 @@ def _warn(record: BankVersion) -> None:
             record.name,
         )
     if record.attainable_rate > record.false_alarm_rate:
+        what = "images" if record.calibrated_by == record.calibration_rows else "units"
         log.warning(
-            "bank %s: %d calibration images cannot promise a false-alarm rate of %.2f%%, only %.2f%%; "
-            "%d images would do",
+            "bank %s: %d calibration %s cannot promise a false-alarm rate of %.2f%%, only %.2f%%; %d %s would do",
             record.name,
-            record.calibration_rows,
+            record.calibrated_by,
+            what,
             100 * record.false_alarm_rate,
             100 * record.attainable_rate,
             math.ceil(1 / record.false_alarm_rate - 1e-9) - 1,
+            what,
         )
 
 
@@ -310,8 +325,8 @@ def _split(rows: Any, config: FitConfig, typical: npt.NDArray[np.bool_]) -> _Spl
     calibrates = np.ones(rows.num_rows, bool)
     in_bank = typical
     if method == "held-out":
-        calibrates = held_out_rows(contents, keys(rows["group_id"].to_pylist()))
-        in_bank = typical & ~calibrates
+        held, calibrates = held_out_rows(contents, keys(rows["group_id"].to_pylist()))
+        in_bank = typical & ~held
         if not calibrates.any():
             raise BankError(
                 f"calibration: got held-out with {rows.num_rows} normal images, too few or in too large groups to "

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dn2 import layout
-from dn2.config import AddConfig, check_name, fingerprint
+from dn2.config import AddConfig, FitConfig, check_name, fingerprint
 from dn2.errors import BankError, EmbedderError
 from dn2.features.probes import check_bank
 from dn2.neighbors.bank import Bank, Search, prepared
@@ -26,7 +26,6 @@ from dn2.scoring.calibration import held_out_rows
 from dn2.scoring.fidelity import fidelity
 from dn2.scoring.fit import COMPARED, write_calibration
 from dn2.scoring.rows import check_rejects, described, dim_of, image_rows, tile_rows, tile_vectors
-from dn2.scoring.scores import threshold_at
 from dn2.store.lock import locked
 from dn2.store.schemas import CALIBRATION
 from dn2.store.storage import Store
@@ -193,7 +192,7 @@ def _added(embedded: Embedded, store: Store, before: _Before, config: AddConfig)
         return growth
     held, index = np.zeros(len(new), bool), index_of(record.index)
     if record.calibration == "held-out" and not index.centres and new.any():
-        fifth = held_out_rows(contents[new], keys(keep_rows(rows, new)["group_id"].to_pylist()))
+        fifth, _ = held_out_rows(contents[new], keys(keep_rows(rows, new)["group_id"].to_pylist()))
         held[np.flatnonzero(new)[fifth]] = True
     added = new & ~held
     base = fingerprint([described(embedded), record.version, *_counting(config)])
@@ -279,13 +278,15 @@ def _publish(
     parent, memory = before.record, config.search_memory_mb
     search = Search.of(parent)
     bank = Bank(store, parent.name, version, search, files, memory_gb=config.bank_memory_gb)
-    images, cost = CalibrationImages(bank, calibrates), parent.fidelity
+    by_unit = FitConfig.reread(files.config).units == "auto"
+    images, cost = CalibrationImages(bank, calibrates, by_unit=by_unit, memory_mb=memory), parent.fidelity
     if index_of(parent.index).divided and cost is not None:
         drawn = images.sample(COMPARED)
         found, true = (images.nearest(drawn, memory_mb=memory, exact=exact) for exact in (False, True))
         cost = fidelity(found, true, parent.false_alarm_rate, tiles=parent.tiles)
     scores = images.scores(memory_mb=memory)
-    threshold, attainable = threshold_at(scores, parent.false_alarm_rate)
+    calibration = images.calibration(scores)
+    threshold, attainable = calibration.threshold(parent.false_alarm_rate)
     record = replace(
         parent,
         version=version,
@@ -293,11 +294,12 @@ def _publish(
         threshold=threshold,
         attainable_rate=attainable,
         calibration_rows=len(scores),
+        units=calibration.units if by_unit else None,
         segment_count=len(files.segments),
         removed=len(files.removed_ids),
         fidelity=cost,
     )
-    write_calibration(store, record, images.table, scores, files.config)
+    write_calibration(store, record, images, scores, files.config, mask=np.ones(len(scores), bool))
     probes = store.read(layout.bank_probes(parent.name, parent.version))
     store.write(layout.bank_probes(record.name, record.version), probes)
     publish(store, record, replace(files, grown=True))

@@ -17,10 +17,11 @@ from dn2.neighbors.segments import OWN, keys_of, merged
 from dn2.neighbors.versions import open_bank
 from dn2.progress import advance
 from dn2.records import BankVersion, Embedded, EmbeddedShard, Report, ScoredShard
+from dn2.scoring.calibration import Calibration
 from dn2.scoring.decide import decide
 from dn2.scoring.plan import bank_loads, plan_scoring
 from dn2.scoring.rows import living_rows
-from dn2.scoring.scores import image_scores, p_values
+from dn2.scoring.scores import image_scores
 from dn2.store.schemas import FOUND, SCORES
 from dn2.store.storage import Store
 from dn2.store.tables import column_vectors, keep_rows, read_table, writing
@@ -208,7 +209,7 @@ def _rows(
         bank = Bank.open(store, record, memory_gb=config.bank_memory_gb)
         nearest = _nearest(bank, store, vectors, readable, folder, number, config.search_memory_mb)
         scores, worst = image_scores(nearest.distances, record.tiles)
-        rarity = p_values(bank.calibration, scores)
+        rarity = Calibration.read(store, record.name, record.version).p_values(scores)
         queries = np.arange(len(scores)) * record.tiles + worst
         rows, k = nearest.rows[queries], nearest.rows.shape[1]
         told = bank.described(rows.reshape(-1))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dn2.config import ThresholdConfig
 from dn2.records import BankVersion
-from dn2.scoring.scores import threshold_at
+from dn2.scoring.calibration import Calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def remembered(config: ThresholdConfig) -> int:
 def choose_threshold(
     config: ThresholdConfig,
     bank: BankVersion,
-    calibration: npt.NDArray[np.float32],
+    calibration: Calibration,
     largest: npt.NDArray[np.float32],
 ) -> Threshold:
     """Return the threshold that a rule gives for a batch.
@@ -62,21 +62,23 @@ def choose_threshold(
     Args:
         config: the rule; empty means the bank's own threshold.
         bank: its version.
-        calibration: (n,) float32 scores of its calibration, ascending.
+        calibration: its calibration.
         largest: the largest scores of the batch, (at most `remembered`,) float32, descending.
     """
     if config.false_alarm_rate is not None:
-        value, promised = threshold_at(calibration, config.false_alarm_rate)
+        value, promised = calibration.threshold(config.false_alarm_rate)
         rule = f"a false-alarm rate of {100 * config.false_alarm_rate:.4g}%"
-        return Threshold(value, rule, _broken_promise(len(calibration), config.false_alarm_rate, promised))
+        return Threshold(value, rule, _broken_promise(bank, config.false_alarm_rate, promised))
     if config.quantile is not None:
-        rank = math.ceil(Fraction(repr(config.quantile)) * len(calibration))
-        return Threshold(float(calibration[rank - 1]), f"the quantile {config.quantile:.6g} of the calibration scores")
+        rank = math.ceil(Fraction(repr(config.quantile)) * len(calibration.scores))
+        return Threshold(
+            float(calibration.scores[rank - 1]), f"the quantile {config.quantile:.6g} of the calibration scores"
+        )
     if config.value is not None:
         return Threshold(float(np.float32(config.value)), f"a fixed number, {config.value:.6g}")
     rule = f"the bank's own, for a false-alarm rate of {100 * bank.false_alarm_rate:.4g}%"
     if config.budget is None:
-        warning = _broken_promise(bank.calibration_rows, bank.false_alarm_rate, bank.attainable_rate)
+        warning = _broken_promise(bank, bank.false_alarm_rate, bank.attainable_rate)
         return Threshold(bank.threshold, rule, warning)
     budget = f"at most {config.budget} images of this batch"
     if not len(largest):  # nothing was scored
@@ -86,10 +88,11 @@ def choose_threshold(
     return Threshold(float(np.nextafter(largest[-1], np.float32(-np.inf))), budget)
 
 
-def _broken_promise(rows: int, asked: float, promised: float) -> str | None:
+def _broken_promise(bank: BankVersion, asked: float, promised: float) -> str | None:
     if promised <= asked:
         return None
+    units = "" if bank.calibrated_by == bank.calibration_rows else f" in {bank.units} units"
     return (
-        f"the bank has only {rows} calibration images: its threshold promises a false-alarm rate of {promised:.2%}, "
-        f"not the {asked:.2%} asked for"
+        f"the bank has only {bank.calibration_rows} calibration images{units}: its threshold promises a false-alarm "
+        f"rate of {promised:.2%}, not the {asked:.2%} asked for"
     )

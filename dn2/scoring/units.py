@@ -4,9 +4,9 @@ Images of one group, images with the same bytes, and near copies: bursts of one 
 picture stored twice. Near copies are found by a gap: the g nearest others of an image are near, the next one is far.
 
 Among independent images the volumes of the balls that reach an image's g-th nearest other follow each other like the
-arrivals of a Poisson process. So g * log(d[g+1] / d[g]), d squared distances, is exponentially distributed with the same
+arrivals of a Poisson process. So g * log(d[g+1] / d[g]), d squared distances, is exponentially distributed with one
 mean for all g (Renyi 1953), and what the 30 gaps behind it come to says how large a gap may be: their ratio follows an
-F distribution. For each g up to 9, gaps are called by the rule of Benjamini and Hochberg with Storey's (2002) estimate
+F distribution. For each g up to 9, gaps are called by the rule of Benjamini and Hochberg, with Storey's (2002) estimate
 of how many images have none, at a false-discovery rate of a half: two independent images that are taken for one unit
 cost little, a burst that is missed costs the promise. A larger set must lie 30 times nearer together than to the next,
 and where such sets hold most of the images they are kinds of images, or patients: nobody can tell from pictures alone.
@@ -18,14 +18,16 @@ not become one unit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
-
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from dn2.neighbors.exact import at_most
-from dn2.neighbors.products import Rows
+from dn2.neighbors.products import Neighbors, Rows
+from dn2.neighbors.segments import merged
 
 _SMALL = 9  # near others that a gap alone tells
 _TIGHT = 30.0  # of more, how many times further the next one is (squared distances)
@@ -34,13 +36,15 @@ _FEWEST = 5  # of them
 _RATE = 0.5  # see above
 _STRATA, _OF_STRATUM = 2, 40  # images are judged among those around which it is as dense
 _FLAT = 1e-6  # of the usual distance: below, no two embeddings are told apart
+_FULL = 20_000  # images: among more, sets of more near others than nine are not looked for
 _AT_ONCE = 256  # images compared with all others at a time
 
 
 def units_of(
-    vectors: npt.NDArray[np.float16],
+    pool: Sequence[npt.NDArray[np.float16]],
     content_keys: npt.NDArray[np.int64],
     group_keys: npt.NDArray[np.int64],
+    wanted: npt.NDArray[np.bool_] | None = None,
     *,
     memory_mb: int = 512,
 ) -> npt.NDArray[np.int64]:
@@ -49,43 +53,94 @@ def units_of(
     Which images are together does not depend on the order of the images, on shards or on threads.
 
     Args:
-        vectors: (N, D) float16 embeddings, one for each image.
+        pool: (N_i, D) float16 embeddings, one for each image, in one or several blocks of N altogether.
         content_keys: (N,) int64, equal for equal bytes.
         group_keys: (N,) int64, -1 where an image has no group.
+        wanted: (N,) bool, images of which near copies are looked for; by default all.
         memory_mb: working memory of the neighbour search, in MiB.
     """
     _, first, content_of = np.unique(content_keys, return_index=True, return_inverse=True)
-    near = near_copies(vectors[first], memory_mb=memory_mb)
+    asked = np.ones(len(first), bool)
+    if wanted is not None:
+        asked = np.bincount(content_of, weights=wanted, minlength=len(first)) > 0
+    near = near_copies(_Pool(pool, first), np.flatnonzero(asked), memory_mb=memory_mb)
     grouped = np.flatnonzero(group_keys != -1)
     group_of = np.unique(group_keys[grouped], return_inverse=True)[1]
-    # units are the connected parts of images, near copies and groups
-    count, groups = len(first), int(group_of.max(initial=-1)) + 1
-    ends = np.concatenate([count + near, 2 * count + group_of])
+    # units are the connected parts of contents, near copies and groups
+    count = len(first)
     starts = np.concatenate([np.arange(count), content_of[grouped]])
-    size = 2 * count + groups
+    ends = np.concatenate([count + near, 2 * count + group_of])
+    size = 2 * count + int(group_of.max(initial=-1)) + 1
     graph = coo_array((np.ones(len(starts), bool), (starts, ends)), shape=(size, size))
     part_of = connected_components(graph, directed=False)[1][:count]
     return np.unique(part_of, return_inverse=True)[1].astype(np.int64)[content_of]
 
 
-def near_copies(vectors: npt.NDArray[np.float16], *, memory_mb: int = 512) -> npt.NDArray[np.int64]:
-    """Return (N,) int64: the number of the set of near copies in which each image lies, alone or with others.
+class _Pool:
+    """Embeddings of images with different bytes, in blocks that may be memory-mapped.
+
+    Attributes:
+        rows: (C,) int64, where each of them lies.
+    """
+
+    def __init__(self, blocks: Sequence[npt.NDArray[np.float16]], rows: npt.NDArray[np.int64]) -> None:
+        self._blocks, self.rows = blocks, rows
+        self._bounds = np.concatenate([[0], np.cumsum([len(block) for block in blocks])])
+        self._number = np.full(self._bounds[-1], -1, np.int64)  # which of them a row is
+        self._number[rows] = np.arange(len(rows))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def vectors(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+        """Return (M, D) float16 of some of them."""
+        rows, found = self.rows[numbers], np.empty((len(numbers), self._blocks[0].shape[1]), np.float16)
+        owner = np.searchsorted(self._bounds, rows, side="right") - 1
+        for place in np.unique(owner):
+            mine = owner == place
+            found[mine] = self._blocks[place][rows[mine] - self._bounds[place]]
+        return found
+
+    def nearest(self, numbers: npt.NDArray[np.int64], count: int, memory_mb: int) -> Neighbors:
+        """Return the nearest others of some of them, as their numbers."""
+        queries, found = self.vectors(numbers), []
+        for low, block in zip(self._bounds, self._blocks, strict=False):
+            mine = self._number[low : low + len(block)]
+            rows = Rows(block, mine[None], mine < 0)
+            part = at_most(queries, rows, count, query_keys=numbers[None], memory_mb=memory_mb)
+            found.append((int(low), part))
+        best = merged(found, count)
+        return Neighbors(np.where(best.rows < 0, -1, self._number[best.rows]), best.distances)
+
+
+def near_copies(pool: _Pool, asked: npt.NDArray[np.int64], *, memory_mb: int) -> npt.NDArray[np.int64]:
+    """Return (C,) int64: the number of the set of near copies in which each image lies, alone or with others.
 
     Args:
-        vectors: (N, D) float16 embeddings of images with different bytes.
+        pool: C images.
+        asked: (A,) int64 ascending, of which near copies are looked for.
         memory_mb: working memory of the neighbour search, in MiB.
     """
-    count, near = len(vectors), min(len(vectors) - 1, _SMALL + _WINDOW + 1)
-    set_of = np.arange(count)
-    if near < 1 + _FEWEST:
-        return set_of
-    own = np.arange(count, dtype=np.int64)[None]
-    found = at_most(vectors, Rows(vectors, own), near, query_keys=own, memory_mb=memory_mb)
-    distances = np.maximum(found.distances.astype(np.float64), _FLAT * float(np.median(found.distances)) + 1e-30)
-    small = _joined(found.rows, distances, _sizes(distances))
-    large = _clumps(vectors, small, distances[:, min(_SMALL, near - 1)])
-    in_large = np.bincount(large, minlength=count)[large] > _SMALL + 1
-    return small if in_large.mean() > 0.5 else large
+    near, sets = min(len(pool) - 1, _SMALL + _WINDOW + 1), np.arange(len(pool))
+    if near < 1 + _FEWEST or not len(asked):
+        return sets
+    found = pool.nearest(asked, near, memory_mb)
+    flat = _FLAT * float(np.median(found.distances)) + 1e-30
+    rows, distances = found.rows, np.maximum(found.distances.astype(np.float64), flat)
+    near_to = np.arange(near)[None] < _sizes(distances)[:, None]
+    others = np.setdiff1d(rows[near_to], asked)  # whether they are near from their side, too
+    if len(others):
+        found = pool.nearest(others, near, memory_mb)
+        rows = np.concatenate([rows, found.rows])
+        distances = np.concatenate([distances, np.maximum(found.distances.astype(np.float64), flat)])
+        asked = np.concatenate([asked, others])
+    sets = _joined(asked, rows, distances, sets)
+    if len(pool) > _FULL:
+        return sets
+    everything = pool.vectors(np.arange(len(pool)))
+    large = _clumps(everything, sets, asked, distances[:, min(_SMALL, near - 1)])
+    in_large = np.bincount(large, minlength=len(pool))[large] > _SMALL + 1
+    return sets if in_large.mean() > 0.5 else large
 
 
 def _sizes(distances: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -123,52 +178,58 @@ def _largest_called(chances: npt.NDArray[np.float64]) -> float:
 
 
 def _joined(
-    rows: npt.NDArray[np.int64], distances: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64]
+    images: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64],
+    distances: npt.NDArray[np.float64],
+    sets: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int64]:
-    """Return (N,) int64 sets of images that are linked.
+    """Return the sets with those joined that are linked.
 
     Args:
-        rows: (N, M) int64 nearest others of each image.
-        distances: (N, M) float64, squared.
-        sizes: (N,) int64, how many of them are near.
+        images: (A,) int64, of C.
+        rows: (A, M) int64 nearest others of each.
+        distances: (A, M) float64, squared.
+        sets: (C,) int64 number of the set of each image.
     """
-    count = len(rows)
-    image, place = np.nonzero(np.arange(rows.shape[1])[None] < sizes[:, None])
-    other = rows[image, place]
-    both = np.intersect1d(image * count + other, other * count + image)
-    mutual = np.isin(image * count + other, both) & (image < other)
-    image, other, far = image[mutual], other[mutual], distances[image, place][mutual]
+    count = len(sets)
+    row, place = np.nonzero(np.arange(rows.shape[1])[None] < _sizes(distances)[:, None])
+    image, other, far = images[row], rows[row, place], distances[row, place]
+    mutual = np.isin(image * count + other, other * count + image) & (image < other)
+    image, other, far = image[mutual], other[mutual], far[mutual]
     order = np.lexsort((other, image, far))
     linked = set(zip(image.tolist(), other.tolist(), strict=True))
-    set_of = np.arange(count)
-    members = {}
+    found, members = sets.copy(), dict[int, list[int]]()
     for one, two in zip(image[order].tolist(), other[order].tolist(), strict=True):
-        low, high = sorted((int(set_of[one]), int(set_of[two])))
+        low, high = sorted((int(found[one]), int(found[two])))
         if low == high:
             continue
         left, right = members.get(low, [low]), members.get(high, [high])
         links = sum((min(a, b), max(a, b)) in linked for a in left for b in right)
         if 2 * links >= len(left) * len(right):
-            set_of[right] = low
+            found[right] = low
             members[low] = left + right
-    return set_of
+    return found
 
 
 def _clumps(
-    vectors: npt.NDArray[np.float16], set_of: npt.NDArray[np.int64], reach: npt.NDArray[np.float64]
+    vectors: npt.NDArray[np.float16],
+    sets: npt.NDArray[np.int64],
+    images: npt.NDArray[np.int64],
+    reach: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.int64]:
     """Return the sets with larger ones: of more near others than nine, and at most half of all images.
 
     Args:
-        vectors: (N, D) float16.
-        set_of: (N,) int64 sets that are known.
-        reach: (N,) float64, squared distance to the tenth nearest other.
+        vectors: (C, D) float16.
+        sets: (C,) int64 sets that are known.
+        images: (A,) int64, around which they are looked for.
+        reach: (A,) float64, squared distance to the tenth nearest other.
     """
     wide = vectors.astype(np.float32)
     usual = 2 * float(wide.var(axis=0, dtype=np.float64).sum())  # mean squared distance of two images
-    dense = np.flatnonzero(reach * _TIGHT <= usual)
+    dense = np.unique(images[reach * _TIGHT <= usual])
     norms = np.einsum("nd,nd->n", wide, wide)
-    found, least, most = set_of.copy(), _SMALL + 1, len(vectors) // 2
+    found, least, most = sets.copy(), _SMALL + 1, len(vectors) // 2
     while len(dense):
         block, dense = dense[:_AT_ONCE], dense[_AT_ONCE:]
         far = np.maximum(norms[block, None] + norms - 2 * wide[block] @ wide.T, _FLAT * usual + 1e-30)
@@ -177,6 +238,6 @@ def _clumps(
         ratios = ascending[:, least + 1 : most + 1] / ascending[:, least:most]
         for row, ratio in enumerate(ratios):
             if len(ratio) and ratio.max() >= _TIGHT:
-                found[order[row, : least + 1 + ratio.argmax()]] = set_of[block[row]]
-        dense = dense[found[dense] == set_of[dense]]
+                found[order[row, : least + 1 + ratio.argmax()]] = sets[block[row]]
+        dense = dense[found[dense] == sets[dense]]
     return found

@@ -202,6 +202,7 @@ CALIBRATION = Schema(
             _IMAGE_ID,
             *_GROUPING,
             _required("score", pa.float32(), "mean squared distance to the k nearest rows of the bank"),
+            _optional("unit", pa.int64(), "its unit: what is not independent has one number; null: each is its own"),
         ]
     ),
     "A normal image that did not help to make its own score.",

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from dn2.neighbors.exact import search
 from dn2.neighbors.segments import keys
-from dn2.scoring.calibration import held_out_rows, trusted, usable_groups
-from dn2.scoring.scores import mean_distance, threshold_at
+from dn2.scoring.calibration import Calibration, held_out_rows, trusted
+from dn2.scoring.scores import mean_distance
 from tests.dn2.scoring.synthetic import normal_vectors
 
 
@@ -70,54 +70,6 @@ def test_groups_are_left_out_as_a_whole():
     assert min(scores[:30]) > 0 == max(scores[30:])
 
 
-def test_groups_are_used_where_enough_images_are_left():
-    groups = np.array([7, 7, 7, 8, 8, -1])
-    contents = np.arange(6)
-
-    assert usable_groups(groups, contents, 3).tolist() == groups.tolist()
-    assert usable_groups(groups, contents, 4).tolist() == [-1] * 6
-
-
-def test_without_groups_nothing_is_left_out():
-    assert usable_groups(np.full(4, -1), np.arange(4), 10).tolist() == [-1] * 4
-
-
-def test_copies_outside_the_group_do_not_count_as_images_left():
-    """Row 0's only others are rows 3 and 4, and row 3 is a copy of it."""
-    groups, contents = np.array([7, 7, 7, -1, -1]), np.array([1, 2, 3, 1, 5])
-
-    assert usable_groups(groups, contents, 2).tolist() == [-1] * 5
-    assert usable_groups(groups, contents, 1).tolist() == groups.tolist()
-
-
-@settings(deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 4), st.integers(-1, 3), st.booleans()), min_size=1, max_size=15),
-    st.integers(1, 5),
-    st.booleans(),
-)
-def test_usable_groups_always_leave_k_others_of_the_bank(rows: list[tuple[int, int, bool]], k: int, everything: bool):
-    """Rows that are not in the bank need others just as much, but are none themselves."""
-    contents, groups = np.array([row[:2] for row in rows]).T
-    in_bank = np.array([everything or row[2] for row in rows])
-    naive_others = [
-        sum(other[0] != mine[0] and other[1] != mine[1] for other, there in zip(rows, in_bank, strict=True) if there)
-        for mine in rows
-        if mine[1] != -1
-    ]
-
-    expected = groups if all(others >= k for others in naive_others) else np.full(len(rows), -1)
-    given_bank = None if everything else in_bank
-    assert usable_groups(groups, contents, k, given_bank).tolist() == expected.tolist()
-
-
-def test_images_that_are_not_in_the_bank_are_no_others():
-    groups, contents = np.array([7, 7, -1, -1, -1]), np.arange(5)
-
-    assert usable_groups(groups, contents, 2, np.array([1, 1, 1, 1, 0], bool)).tolist() == groups.tolist()
-    assert usable_groups(groups, contents, 2, np.array([1, 1, 1, 0, 0], bool)).tolist() == [-1] * 5
-
-
 keyed_rows = st.lists(st.tuples(st.integers(0, 60), st.integers(-1, 12)), min_size=5, max_size=120)
 
 
@@ -125,29 +77,77 @@ keyed_rows = st.lists(st.tuples(st.integers(0, 60), st.integers(-1, 12)), min_si
 @given(keyed_rows)
 def test_held_out_rows_keep_groups_and_copies_together(rows: list[tuple[int, int]]):
     contents, groups = np.array(rows).T
-    held_out = held_out_rows(contents, groups)
+    held_out, calibrates = held_out_rows(contents, groups)
 
     for group in set(groups) - {-1}:
         assert len(set(held_out[groups == group])) == 1
     for content in set(contents[groups == -1]):
         assert len(set(held_out[(contents == content) & (groups == -1)])) == 1
-    assert held_out.sum() <= max(1, len(rows) // 5)
-    assert held_out.tolist() == held_out_rows(contents, groups).tolist()
+    units = np.unique(np.where(groups != -1, groups, contents + 1000))
+    assert len(np.unique(np.where(groups != -1, groups, contents + 1000)[held_out])) <= len(units) // 5
+    assert not (calibrates & ~held_out).any()
+    assert [one.tolist() for one in held_out_rows(contents, groups)] == [held_out.tolist(), calibrates.tolist()]
 
 
 def test_held_out_rows_are_a_fifth_and_at_most_five_thousand():
     sizes = {
-        count: int(held_out_rows(np.arange(count), np.full(count, -1)).sum()) for count in (10, 1000, 25_000, 60_000)
+        count: int(held_out_rows(np.arange(count), np.full(count, -1))[0].sum()) for count in (10, 1000, 25_000, 60_000)
     }
 
     assert sizes == {10: 2, 1000: 200, 25_000: 5000, 60_000: 5000}
 
 
-def test_group_too_large_to_be_set_apart_stays_in_the_bank():
-    groups = np.array([1] * 90 + list(range(2, 12)))
+def test_large_groups_are_held_out_as_often_as_small_ones_and_calibrate_by_twenty_images():
+    """Were they not, nothing would be known of new images of large groups."""
+    groups = np.repeat(np.arange(44), [10] * 40 + [400] * 4)
+    taken = np.zeros(44)
+    for seed in range(200):
+        names = np.random.default_rng(seed).permutation(1000)[:44]
+        held, calibrates = held_out_rows(np.arange(2000), names[groups])
+        mine = np.unique(groups[held])
+        taken[mine] += 1
+        assert all((calibrates & (groups == group)).sum() == min(20, (groups == group).sum()) for group in mine)
+    assert taken[40:].mean() == pytest.approx(taken[:40].mean(), rel=0.35)
 
-    assert not held_out_rows(np.arange(100), groups)[:90].any()
-    assert held_out_rows(np.arange(100), groups).sum() == 10
+
+def test_unit_of_more_than_half_of_the_images_stays_in_the_bank():
+    groups = np.array([1] * 90 + list(range(2, 12)))
+    assert not held_out_rows(np.arange(100), groups)[0][:90].any()
+    assert held_out_rows(np.arange(100), groups)[0].sum() == 2
+
+
+def test_each_unit_weighs_the_same():
+    """Three images in one unit, one in another: shares of a third, and one."""
+    scores = np.array([3, 1, 2, 5], np.float32)
+    calibration = Calibration.of(scores, np.array([7, 7, 7, 4]))
+
+    asked = np.array([6, 5, 4, 3, 2, 1, 0], np.float32)
+    expected = [1 / 3, 2 / 3, 2 / 3, (2 + 1 / 3) / 3, (2 + 2 / 3) / 3, 1, 1]
+    np.testing.assert_allclose(calibration.p_values(asked), expected, atol=1e-9)
+    assert calibration.threshold(0.7) == (3, 0.7)
+    assert calibration.threshold(0.8) == (2, 0.8)
+    assert calibration.threshold(0.3) == (5, 1 / 3)
+
+
+unit_rows = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 5)), min_size=1, max_size=40)
+
+
+@settings(deadline=None)
+@given(unit_rows, st.floats(0.01, 0.99))
+def test_images_above_the_threshold_are_those_whose_p_value_is_at_most_the_rate(
+    rows: list[tuple[int, int]], rate: float
+):
+    scores, units = (np.array(values) for values in zip(*rows, strict=True))
+    calibration = Calibration.of(scores.astype(np.float32), units)
+    asked = np.arange(-1, 11, dtype=np.float32) / 1
+    share = [np.mean(scores[units == unit][None] >= asked[:, None], axis=1) for unit in np.unique(units)]
+    naive = (1 + np.sum(share, axis=0)) / (len(share) + 1)
+    threshold, promised = calibration.threshold(rate)
+
+    np.testing.assert_allclose(calibration.p_values(asked), naive, atol=1e-8)
+    assert promised == max(rate, 1 / (len(share) + 1))
+    if promised == rate:
+        assert ((asked > threshold) <= (naive <= rate + 1e-8)).all()
 
 
 def log_normal(count: int, *, seed: int, median: float = 1.0, spread: float = 0.4) -> np.ndarray:
@@ -234,7 +234,7 @@ def test_threshold_of_a_contaminated_set_flags_about_as_many_fresh_images_as_pro
     scores = np.random.default_rng(seed).permutation(np.concatenate([normal, anomalies]))
     fresh = log_normal(50_000, seed=seed + 200, spread=spread)
 
-    threshold, _ = threshold_at(scores[trusted(scores, 0.2)], 0.01)
+    threshold, _ = Calibration.of(scores[trusted(scores, 0.2)]).threshold(0.01)
 
     assert low < (fresh > threshold).mean() < high
 
@@ -245,8 +245,8 @@ def test_dropping_the_largest_scores_alone_would_promise_too_much():
     scores = np.concatenate([normal, anomalies])
     fresh = log_normal(50_000, seed=2)
 
-    naive_threshold, _ = threshold_at(np.sort(scores)[:1600], 0.01)
-    threshold, _ = threshold_at(scores[trusted(scores, 0.2)], 0.01)
+    naive_threshold, _ = Calibration.of(np.sort(scores)[:1600]).threshold(0.01)
+    threshold, _ = Calibration.of(scores[trusted(scores, 0.2)]).threshold(0.01)
 
     assert (fresh > naive_threshold).mean() > 0.05
     assert (fresh > threshold).mean() < 0.02

@@ -15,7 +15,7 @@ from dn2.config import CleanConfig, FitConfig
 from dn2.errors import BankError, ConfigError, NotFoundError
 from dn2.neighbors.bank import Bank
 from dn2.records import Embedded
-from dn2.scoring.scores import threshold_at
+from dn2.scoring.calibration import Calibration
 from dn2.store.schemas import CALIBRATION
 from dn2.store.storage import Store
 from dn2.store.tables import read_table
@@ -60,7 +60,7 @@ def test_bank_holds_the_kept_images_and_the_others_still_calibrate_it(store: Sto
     assert len(scores) == record.calibration_rows == COUNT - round(0.05 * COUNT)
     of_margin = {row["image_id"] for row in rows if row["reason"] == "margin"}
     assert len(of_margin & scores.keys()) > len(of_margin) / 2
-    assert record.threshold == threshold_at(np.array(list(scores.values()), np.float32), 0.01)[0]
+    assert record.threshold == Calibration.of(np.array(list(scores.values()), np.float32)).threshold(0.01)[0]
 
 
 def test_calibration_scores_are_distances_to_the_nearest_kept_others(store: Store, embedded: Embedded):

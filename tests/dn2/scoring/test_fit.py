@@ -208,6 +208,9 @@ def test_groups_raise_the_threshold_where_images_come_in_bursts(store: Store):
     groups = [f"burst{row // 5}" for row in range(200)]
 
     known = dn2.fit(write_shards(store, vectors, name="known", groups=groups), store, bank="known")
-    unknown = dn2.fit(write_shards(store, vectors, name="unknown"), store, bank="unknown")
+    shards = write_shards(store, vectors, name="unknown")
+    found = dn2.fit(shards, store, bank="found")
+    unknown = dn2.fit(shards, store, bank="unknown", config=FitConfig(units="images"))
 
     assert known.threshold > 100 * unknown.threshold
+    assert (found.threshold, found.units, unknown.units) == (known.threshold, 40, None)

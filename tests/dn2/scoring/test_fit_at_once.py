@@ -17,6 +17,7 @@ import dn2
 from dn2 import layout
 from dn2.neighbors.bank import Bank
 from dn2.records import Embedded
+from dn2.scoring.calibration import Calibration
 from dn2.store import lock
 from dn2.store.storage import Store
 from tests.dn2.neighbors.oracle import vectors_of
@@ -59,8 +60,9 @@ def check_whole(store: Store, version: str, seed: int, *, rows: int = 200) -> No
     """Everything a version names is there, and holds the vectors it was made from."""
     record = dn2.open_bank(store, "parts", version=version)
     bank = Bank.open(store, record, memory_gb=1)
+    calibration = Calibration.read(store, "parts", version)
     np.testing.assert_array_equal(vectors_of(bank), normal_vectors(rows, seed=seed))
-    assert len(bank.calibration) == rows
+    assert len(calibration.scores) == rows
     assert store.exists(layout.bank_probes("parts", version))
 
 

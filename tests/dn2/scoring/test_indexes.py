@@ -11,9 +11,10 @@ import dn2
 from dn2.config import FitConfig, ScoreConfig
 from dn2.errors import BankError
 from dn2.neighbors.bank import Bank, prepared
+from dn2.scoring.calibration import Calibration
 from dn2.scoring.plan import bank_loads, plan_scoring
 from dn2.scoring.score import score_shard, search_shard
-from dn2.scoring.scores import mean_distance, threshold_at
+from dn2.scoring.scores import mean_distance
 from dn2.store.schemas import CALIBRATION, SCORES
 from dn2.store.storage import Store
 from dn2.store.tables import read_table
@@ -69,7 +70,7 @@ def test_calibration_scores_come_from_the_index_itself(store: Store, kind: str):
     again = nearest_of(bank, held.vectors, ids, contents)
     assert table["image_id"].to_pylist() == ids
     np.testing.assert_array_equal(table["score"].to_numpy(), mean_distance(again.distances))
-    assert record.threshold == threshold_at(table["score"].to_numpy(), 0.1)[0]
+    assert record.threshold == Calibration.read(store, "parts", record.version).threshold(0.1)[0]
     assert not set(ids) & set(rows_of(bank)["image_id"].to_pylist()) or kind == "centroids"
 
 

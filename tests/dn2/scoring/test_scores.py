@@ -5,7 +5,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dn2.scoring.scores import mean_distance, p_values, threshold_at
+from dn2.scoring.calibration import Calibration
+from dn2.scoring.scores import mean_distance
 
 
 def shuffled(count: int) -> np.ndarray:
@@ -28,17 +29,17 @@ def shuffled(count: int) -> np.ndarray:
     ],
 )
 def test_threshold_at_one_percent(count: int, threshold: float, attainable: float):
-    assert threshold_at(shuffled(count), 0.01) == (threshold, pytest.approx(attainable, abs=1e-15))
+    assert Calibration.of(shuffled(count)).threshold(0.01) == (threshold, pytest.approx(attainable, abs=1e-15))
 
 
 @pytest.mark.parametrize(("rate", "threshold"), [(0.05, 95), (0.07, 93), (0.29, 71), (0.5, 50), (0.99, 1)])
 def test_threshold_at_other_rates_with_99_scores(rate: float, threshold: float):
     """100 times 0.07 is above 7 in floating point and 100 times 0.29 below 29: neither may move the rank."""
-    assert threshold_at(shuffled(99), rate) == (threshold, rate)
+    assert Calibration.of(shuffled(99)).threshold(rate) == (threshold, rate)
 
 
 def test_rate_near_one_flags_all_but_the_smallest():
-    assert threshold_at(shuffled(5), 0.999999999999) == (1, 0.999999999999)
+    assert Calibration.of(shuffled(5)).threshold(0.999999999999) == (1, 0.999999999999)
 
 
 distinct = st.lists(st.integers(0, 10**6), min_size=1, max_size=300, unique=True)
@@ -48,10 +49,10 @@ distinct = st.lists(st.integers(0, 10**6), min_size=1, max_size=300, unique=True
 @given(distinct, st.integers(1, 999).map(lambda number: number / 1000), st.integers(0, 10**6))
 def test_anomalous_means_that_the_p_value_is_at_most_the_rate(scores: list[int], rate: float, score: int):
     calibration = np.array(scores, np.float32)
-    threshold, attainable = threshold_at(calibration, rate)
+    threshold, attainable = Calibration.of(calibration).threshold(rate)
     assume(attainable == rate)
 
-    (p_value,) = p_values(np.sort(calibration), np.array([score], np.float32))
+    (p_value,) = Calibration.of(calibration).p_values(np.array([score], np.float32))
 
     assert (score > threshold) == (p_value <= rate + 1e-12)
 
@@ -61,7 +62,7 @@ def test_anomalous_means_that_the_p_value_is_at_most_the_rate(scores: list[int],
 def test_no_more_scores_are_above_the_threshold_than_the_rate_promises(scores: list[int], rate: float):
     """Put a further image among the calibration images: the share of places where it would be flagged is the rate's."""
     count = len(scores)
-    threshold, attainable = threshold_at(np.array(scores, np.float32), rate)
+    threshold, attainable = Calibration.of(np.array(scores, np.float32)).threshold(rate)
     places = 1 + int((np.array(scores) > threshold).sum())
 
     assert places / (count + 1) <= attainable + 1e-9
@@ -74,7 +75,7 @@ def test_p_values_count_what_is_at_least_as_large(calibration: list[int], scores
     naive = [(1 + sum(other >= score for other in calibration)) / (len(calibration) + 1) for score in scores]
 
     ascending = np.sort(np.array(calibration, np.float32))
-    assert p_values(ascending, np.array(scores, np.float32)).tolist() == naive
+    assert Calibration.of(ascending).p_values(np.array(scores, np.float32)).tolist() == naive
 
 
 def test_score_is_the_mean_of_the_squared_distances():

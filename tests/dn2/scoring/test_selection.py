@@ -6,13 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 
-from dn2.scoring.selection import (
-    calibration_needed,
-    images_needed,
-    levels,
-    q_values_of_levels,
-    shortage,
-)
+from dn2.scoring.calibration import Calibration
+from dn2.scoring.selection import calibration_needed, images_needed, q_values_by_rank, shortage
 
 batches = st.integers(1, 60).flatmap(
     lambda rows: st.tuples(st.just(rows), st.lists(st.integers(1, rows + 1), min_size=1, max_size=80))
@@ -21,13 +16,17 @@ rates = st.integers(1, 99).map(lambda number: number / 100)
 
 
 def counted(batch: list[int], rows: int) -> np.ndarray:
-    return np.bincount(batch, minlength=rows + 2)
+    """How many images are of each rank: p = (1 + rank) / (n + 1)."""
+    return np.bincount(np.array(batch, np.int64) - 1, minlength=rows + 1)
 
 
-def q_values(p_values: np.ndarray, rows: int) -> np.ndarray:
+def calibrated(rows: int) -> Calibration:
+    return Calibration.of(np.arange(rows, dtype=np.float32))
+
+
+def q_values(batch: list[int], rows: int) -> np.ndarray:
     """The q-value of each image of a batch, as a report has it."""
-    mine = levels(p_values, rows)
-    return q_values_of_levels(np.bincount(mine, minlength=rows + 2))[mine]
+    return q_values_by_rank(counted(batch, rows), calibrated(rows))[np.array(batch, np.int64) - 1]
 
 
 def by_hand(batch: list[int], rows: int, rate: float) -> int:
@@ -43,34 +42,28 @@ def test_q_values_are_those_of_scipy(batch: tuple[int, list[int]]):
     rows, found = batch
     p_values = np.array(found) / (rows + 1)
 
-    np.testing.assert_allclose(q_values(p_values, rows), false_discovery_control(p_values), rtol=1e-12)
+    np.testing.assert_allclose(q_values(found, rows), false_discovery_control(p_values), rtol=1e-12)
 
 
 @settings(deadline=None)
 @given(batches, rates)
 def test_selected_are_those_of_the_procedure_done_by_hand(batch: tuple[int, list[int]], rate: float):
     rows, found = batch
-    assert (q_values(np.array(found) / (rows + 1), rows) <= rate).sum() == by_hand(found, rows, rate)
+    assert (q_values(found, rows) <= rate).sum() == by_hand(found, rows, rate)
 
 
 @given(batches)
 def test_q_values_never_fall_and_are_never_below_p(batch: tuple[int, list[int]]):
     rows, found = batch
-    by_level = q_values_of_levels(counted(found, rows))
-    assert by_level.shape == (rows + 2,)
-    assert np.all(np.diff(by_level) >= 0)
-    assert np.all(by_level[1:] >= np.arange(1, rows + 2) / (rows + 1) - 1e-15)
-    assert by_level[-1] == 1
-
-
-@given(st.integers(1, 10**6), st.data())
-def test_p_values_are_levels_whatever_the_rounding(rows: int, data: st.DataObject):
-    level = data.draw(st.integers(1, rows + 1))
-    assert levels(np.array([level / (rows + 1)]), rows).tolist() == [level]
+    by_rank = q_values_by_rank(counted(found, rows), calibrated(rows))
+    assert by_rank.shape == (rows + 1,)
+    assert np.all(np.diff(by_rank) >= 0)
+    assert np.all(by_rank >= np.arange(1, rows + 2) / (rows + 1) - 1e-15)
+    assert by_rank[-1] == 1
 
 
 def test_one_image_has_its_p_value():
-    assert q_values(np.array([0.25]), 3).tolist() == [0.25]
+    assert q_values([1], 3).tolist() == [0.25]
 
 
 def test_empty_batch_has_no_q_value():
@@ -106,7 +99,7 @@ def test_calibration_needed_selects_and_one_score_less_does_not(images: int, dat
     rows = calibration_needed(images, highest, rate)
 
     def selected(rows: int) -> int:
-        batch = np.array([1] * highest + [rows + 1] * (images - highest)) / (rows + 1)
+        batch = [1] * highest + [rows + 1] * (images - highest)
         return int((q_values(batch, rows)[:highest] <= rate).sum())
 
     assert selected(rows) == highest
@@ -123,9 +116,9 @@ def test_shortage_is_told_exactly_when_too_few_scores_are_the_reason(batch: tupl
     selected = by_hand(found, rows, rate)
     hopeless = by_hand([1] * len(found), rows, rate) == 0
 
-    told = shortage(counts, selected, rate)
+    told = shortage(counts, rows, selected, rate)
 
-    assert (told is not None) == (selected == 0 and (hopeless or counts[1] > 0))
+    assert (told is not None) == (selected == 0 and (hopeless or counts[0] > 0))
 
 
 @pytest.mark.parametrize(
@@ -157,9 +150,9 @@ def test_shortage_is_told_exactly_when_too_few_scores_are_the_reason(batch: tupl
 )
 def test_shortage_says_how_many_would_do(highest: int, rows: int, told: str | None):
     counts = counted([1] * highest + [rows + 1] * (1000 - highest), rows)
-    selected = int(counts[q_values_of_levels(counts) <= 0.1].sum())
-    assert shortage(counts, selected, 0.1) == told
+    selected = int(counts[q_values_by_rank(counts, calibrated(rows)) <= 0.1].sum())
+    assert shortage(counts, rows, selected, 0.1) == told
 
 
 def test_batch_without_a_score_is_short_of_nothing():
-    assert shortage(np.zeros(5, np.int64), 0, 0.1) is None
+    assert shortage(np.zeros(5, np.int64), 4, 0, 0.1) is None

@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from dn2.config import ThresholdConfig
 from dn2.records import BankVersion
+from dn2.scoring.calibration import Calibration
 from dn2.scoring.thresholds import Largest, Threshold, choose_threshold, remembered
 
 BANK = BankVersion(
@@ -25,7 +26,7 @@ BANK = BankVersion(
     calibration_rows=199,
     rejected=0,
 )
-CALIBRATION = np.arange(1, 200, dtype=np.float32)
+CALIBRATION = Calibration.of(np.arange(1, 200, dtype=np.float32))
 NONE = np.empty(0, np.float32)
 scores = arrays(np.float32, st.integers(0, 60), elements=st.integers(0, 20).map(float))
 
@@ -73,7 +74,7 @@ def test_threshold_by_quantile_is_a_calibration_score(quantile: float, value: fl
 @pytest.mark.parametrize("share", range(1, 101))
 def test_quantile_has_the_share_that_was_written_not_its_floating_point(share: int):
     """0.07 times 100 is above 7 in floating point."""
-    calibration = np.arange(1, 101, dtype=np.float32)
+    calibration = Calibration.of(np.arange(1, 101, dtype=np.float32))
     found = choose_threshold(ThresholdConfig(quantile=share / 100), BANK, calibration, NONE)
     assert found.value == share
 
