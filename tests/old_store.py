@@ -24,10 +24,11 @@ PACKED = Path(__file__).parent / "data" / "store.tar.xz"
 NORMAL, MORE, TODAY = "memory://parts/good", "memory://parts/confirmed", "memory://parts/today"
 PATTERN = "{group_id}/*"
 _LISTED = datetime(2026, 11, 1, 12, tzinfo=UTC)  # when the files were made, as their versions say
+_OLD = dn2.FitConfig(units="images")  # what was done before there was a choice
 _CONFIGS = {
-    "parts": dn2.FitConfig(),
-    "cells": dn2.FitConfig(index="ivf", nlist=3, recall=1.0, segment_rows=20),
-    "centres": dn2.FitConfig(index="centroids", centroids=5, metric="cosine"),
+    "parts": _OLD,
+    "cells": _OLD.model_copy(update={"index": "ivf", "nlist": 3, "recall": 1.0, "segment_rows": 20}),
+    "centres": _OLD.model_copy(update={"index": "centroids", "centroids": 5, "metric": "cosine"}),
 }
 
 
@@ -72,7 +73,7 @@ def made(store: Path) -> dict[str, Any]:
     normal = dn2.embed(dn2.ingest(NORMAL, store, dataset="good", pattern=PATTERN), store)
     cleaning = dn2.clean(normal, store, config=dn2.CleanConfig(rule="auto", contamination=0.1))
     banks = {name: dn2.fit(normal, store, bank=name, config=config) for name, config in _CONFIGS.items()}
-    banks["clean"] = dn2.fit(normal, store, bank="clean", cleaning=cleaning)
+    banks["clean"] = dn2.fit(normal, store, bank="clean", config=_OLD, cleaning=cleaning)
     lots = dn2.fit_groups(normal, store, bank="lots", config=dn2.GroupFitConfig(pooling="histogram", cells=3))
     batch = dn2.embed(dn2.ingest(TODAY, store, dataset="today", pattern=PATTERN), store, bank=banks["parts"])
     reports = {name: dn2.score(batch, store, bank=bank) for name, bank in banks.items()}

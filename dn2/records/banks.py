@@ -61,6 +61,7 @@ class BankVersion:
         fidelity: how much the index differs from exact search; None where it is exact.
         weights: URI of the backbone's weights, where they are not the usual ones.
         units: how many units the calibration images make, each of which weighs the same; None: each image does.
+        rate_interval: between which the false-alarm rate at the threshold lies, at 90 %; None in one of an older dn2.
     """
 
     name: Name
@@ -90,6 +91,7 @@ class BankVersion:
     fidelity: Fidelity | None = None
     weights: str | None = None
     units: int | None = None
+    rate_interval: tuple[float, float] | None = None
 
     of: ClassVar[str] = "images"  # what is scored with it
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import beta
 
 from dn2 import layout
 from dn2.store.schemas import CALIBRATION
@@ -15,6 +16,7 @@ from dn2.store.tables import read_table
 LEAVE_ONE_OUT_ROWS = 10_000  # up to here every image is scored against all others: nothing is wasted
 _HELD_OUT_SHARE, _HELD_OUT_UNITS = 0.2, 5_000
 _OF_UNIT = 20  # images that are enough to tell what share of a unit scores how much
+_COVERED = 0.9  # by intervals
 _STRETCH = 1.2  # see `trusted`
 
 
@@ -30,11 +32,13 @@ class Calibration:
     Attributes:
         scores: (n,) float32, ascending.
         above: (n + 1,) float64, for r from 0 on, how many units the r largest scores are: the sum of their shares.
+        unit_of: (n,) int64, number of the unit of each, from 0.
         units: how many there are.
     """
 
     scores: npt.NDArray[np.float32]
     above: npt.NDArray[np.float64]
+    unit_of: npt.NDArray[np.int64]
     units: int
 
     @classmethod
@@ -47,10 +51,10 @@ class Calibration:
         """
         order = np.argsort(scores, kind="stable")
         if unit_of is None:
-            return cls(scores[order], np.arange(len(scores) + 1, dtype=np.float64), len(scores))
+            return cls(scores[order], np.arange(len(scores) + 1.0), np.arange(len(scores)), len(scores))
         number, sizes = np.unique(unit_of[order], return_inverse=True, return_counts=True)[1:]
         above = np.cumsum(1 / sizes[number][::-1])
-        return cls(scores[order], np.round(np.concatenate([[0.0], above]), 9), len(sizes))
+        return cls(scores[order], np.round(np.concatenate([[0.0], above]), 9), number, len(sizes))
 
     @classmethod
     def read(cls, store: Store, name: str, version: str) -> Calibration:
@@ -93,6 +97,26 @@ class Calibration:
         tied = self.ranks(self.scores)  # of equal scores all count
         above = np.flatnonzero(1 + self.above[tied] > allowed)
         return float(self.scores[above[-1] if len(above) else 0]), false_alarm_rate
+
+    def interval(self, threshold: float) -> tuple[float, float]:
+        """Return between which rates the false-alarm rate above a threshold lies, at 90 %.
+
+        That is the Bayesian bootstrap over units (Rubin 1981) with one more unit above the threshold: a beta
+        distribution, and exactly that of split conformal prediction where each unit is one image that was held out.
+        Where units differ in how many of their images are above, it has the same mean and variance.
+
+        Args:
+            threshold: a score.
+        """
+        shares = np.bincount(self.unit_of, self.scores > np.float32(threshold), self.units)
+        shares /= np.bincount(self.unit_of, minlength=self.units)
+        mean = (shares.sum() + 1) / (self.units + 1)
+        variance = (((shares**2).sum() + 1) / (self.units + 1) - mean**2) / (self.units + 2)
+        if variance <= 0:  # all are above
+            return float(mean), float(mean)
+        size = mean * (1 - mean) / variance - 1
+        low, high = beta.ppf([(1 - _COVERED) / 2, (1 + _COVERED) / 2], mean * size, (1 - mean) * size)
+        return float(low), float(high)
 
 
 def held_out_rows(

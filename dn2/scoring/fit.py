@@ -156,6 +156,7 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
         calibration=split.method,
         calibration_rows=int(normal_scores.sum()),
         units=calibration.units if by_unit else None,
+        rate_interval=calibration.interval(threshold),
         rejected=embedded.rejected,
         cleaning=None if cleaning is None else layout.cleaning(cleaning.fingerprint),
         dropped=0 if cleaning is None else cleaning.dropped,

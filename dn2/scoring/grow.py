@@ -295,6 +295,7 @@ def _publish(
         attainable_rate=attainable,
         calibration_rows=len(scores),
         units=calibration.units if by_unit else None,
+        rate_interval=calibration.interval(threshold),
         segment_count=len(files.segments),
         removed=len(files.removed_ids),
         fidelity=cost,

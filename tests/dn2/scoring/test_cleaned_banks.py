@@ -60,7 +60,7 @@ def test_bank_holds_the_kept_images_and_the_others_still_calibrate_it(store: Sto
     assert len(scores) == record.calibration_rows == COUNT - round(0.05 * COUNT)
     of_margin = {row["image_id"] for row in rows if row["reason"] == "margin"}
     assert len(of_margin & scores.keys()) > len(of_margin) / 2
-    assert record.threshold == Calibration.of(np.array(list(scores.values()), np.float32)).threshold(0.01)[0]
+    assert record.threshold == Calibration.read(store, "parts", record.version).threshold(0.01)[0]
 
 
 def test_calibration_scores_are_distances_to_the_nearest_kept_others(store: Store, embedded: Embedded):

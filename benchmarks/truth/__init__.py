@@ -1,0 +1,1 @@
+"""Do rates, intervals, cleaning, drift and doubts say what is true? One module for each, and one Parquet file."""
