@@ -311,26 +311,29 @@ def test_ingest_warns_of_images_that_the_pattern_does_not_fit(run: Run, tmp_path
     assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize("command", ["ingest", "embed", "clean", "train", "score"])
+WRONG = [
+    (
+        ["photos", "--pattern", "{part}/*"],
+        "error: --pattern: pattern '{part}/*': got the field {part}, expected {group",
+    ),
+    (
+        ["photos", "--pattern", "*.tif{label}"],
+        "which fits no image there, expected one that fits paths such as 'a.png'",
+    ),
+    (["photos", "--split", "test"], "got split 'test', expected a table that ends in .csv or .parquet"),
+    (["list.csv", "--split", ""], "error: --split = '': String should have at least 1 character"),
+    (["list.csv", "--split", "new"], "got split 'new', which no row has, expected one of those there are: 'old'"),
+    (
+        ["list.csv", "--pattern", "{label}/*"],
+        "with a table, expected groups and labels in its columns group_id and label",
+    ),
+]
+OTHERS = ["ingest", "embed", "clean", "score"]  # each with one wrong pattern and one wrong split
+
+
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (
-            ["photos", "--pattern", "{part}/*"],
-            "error: --pattern: pattern '{part}/*': got the field {part}, expected {group",
-        ),
-        (
-            ["photos", "--pattern", "*.tif{label}"],
-            "which fits no image there, expected one that fits paths such as 'a.png'",
-        ),
-        (["photos", "--split", "test"], "got split 'test', expected a table that ends in .csv or .parquet"),
-        (["list.csv", "--split", ""], "error: --split = '': String should have at least 1 character"),
-        (["list.csv", "--split", "new"], "got split 'new', which no row has, expected one of those there are: 'old'"),
-        (
-            ["list.csv", "--pattern", "{label}/*"],
-            "with a table, expected groups and labels in its columns group_id and label",
-        ),
-    ],
+    ("command", "options", "message"),
+    [("train", *one) for one in WRONG] + [(command, *WRONG[number]) for command in OTHERS for number in (1, 4)],
 )
 def test_pattern_or_split_that_cannot_work_is_wrong_use(
     run: Run, own_bricks: Bricks, tmp_path: Path, command: str, options: list[str], message: str
