@@ -15,6 +15,8 @@ demo: $(READY)
 # All tests; or some: make test T=tests/dn2/test_config.py::test_name
 # Threads that wait for work sleep: those of several processes would keep each other's cores busy with waiting.
 test coverage check: export OMP_WAIT_POLICY = PASSIVE
+# What Python has compiled is kept: else every process compiles dn2, and pytest all tests and hypothesis, anew.
+unexport PYTHONDONTWRITEBYTECODE
 test: $(READY) $(SYSTEM)
 ifdef T
 	$(BIN)/python -m pytest $(T)

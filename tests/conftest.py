@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
@@ -12,13 +13,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import certifi
 import numpy as np
 import pytest
 from PIL import Image
+from xdist.scheduler import LoadFileScheduling
 
 import dn2
 from dn2.evaluation.bricks import write_images
 from dn2.evaluation.fashion import FOLDER, Fashion, read_fashion
+
+DEPLOYED = {"tests/deployments/test_deploy.py", "tests/deployments/test_prefect_yaml.py"}
 
 
 def need(there: bool, component: str) -> None:
@@ -42,6 +47,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("s3")
 
 
+class ByNeed(LoadFileScheduling):
+    """A file runs in one process, and so do all files that need the deployments, which take long to make."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "deployed" if file in DEPLOYED else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByNeed:
+    """Let processes share the tests in this way."""
+    return ByNeed(config, log)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Nothing is read from or left in the developer's home; the processes of a session share converted networks."""
@@ -51,18 +70,47 @@ def private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("DN2_CACHE_DIR", str(shared / "cache"))
         patch.setenv("TORCH_HOME", str(home / "torch"))
         patch.setenv("PREFECT_HOME", str(home / "prefect"))
+        patch.setenv("SSL_CERT_FILE", str(_one_certificate(home / "certificates.pem")))
         patch.setenv("MPLCONFIGDIR", str(home / "matplotlib"))
         yield home
 
 
-@pytest.fixture(scope="session")
-def prefect_server(private_home: Path) -> Iterator[None]:
-    """One real Prefect server for all tests that run flows in this process."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-    from prefect.testing.utilities import prefect_test_harness
+def _one_certificate(path: Path) -> Path:
+    """No test speaks TLS, but every client of Prefect's reads all certificates: 40 ms each, 1 for a single one."""
+    end = "-----END CERTIFICATE-----\n"
+    path.write_text(Path(certifi.where()).read_text("utf-8").partition(end)[0] + end, "utf-8")
+    return path
 
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), prefect_test_harness(server_startup_timeout=90):
-        yield
+
+@pytest.fixture(scope="session")
+def prefect_database(private_home: Path) -> Path:
+    """A new database of Prefect's server, to be copied: made once for all processes of a session, in seven seconds."""
+    database = Path(os.environ["DN2_CACHE_DIR"]) / "prefect" / "prefect.db"
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with (database.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not database.exists():
+            making = database.parent / "making"
+            command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+            done = subprocess.run(command, env={**os.environ, "PREFECT_HOME": str(making)}, capture_output=True)
+            assert done.returncode == 0, done.stderr
+            (making / "prefect.db").rename(database)
+    return database
+
+
+@pytest.fixture(scope="session")
+def prefect_server(prefect_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One real Prefect server for all tests that run flows in this process."""
+    from prefect.settings import PREFECT_API_SSL_CERT_FILE, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.testing import utilities
+
+    folder = tmp_path_factory.mktemp("prefect")
+    shutil.copy(prefect_database, folder / "prefect-test.db")  # where the harness would make a new one
+    settings = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_API_SSL_CERT_FILE: os.environ["SSL_CERT_FILE"]}
+    with pytest.MonkeyPatch.context() as patch, temporary_settings(settings):
+        patch.setattr(utilities, "mkdtemp", lambda: str(folder))
+        with utilities.prefect_test_harness(server_startup_timeout=90):
+            yield
 
 
 @dataclass(frozen=True)

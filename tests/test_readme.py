@@ -14,9 +14,9 @@ import pytest
 import dn2
 from dn2.evaluation.demo import evaluate
 from tests.conftest import Bricks
+from tests.flows.command import dn2 as dn2_program
+from tests.flows.command import server
 from tests.pages import ROOT, blocks
-
-DN2 = Path(sys.executable).parent / "dn2"
 
 
 @pytest.fixture
@@ -48,15 +48,16 @@ def test_python_of_the_readme_runs_as_it_stands(photos: Path, capsys: pytest.Cap
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
 def test_commands_of_the_readme_run_as_they_stand(photos: Path):
     commands = [line for block in blocks("README.md", "sh") for line in block.splitlines() if line.startswith("dn2 ")]
     assert [shlex.split(command)[1] for command in commands] == ["train", "score"]
     for command in commands:
-        done = subprocess.run([DN2, *shlex.split(command)[1:]], capture_output=True, text=True, check=False)
-        assert (done.returncode, "error" in done.stderr) == (0, False), done.stderr
+        done = dn2_program(*shlex.split(command)[1:], **server())
+        assert (done.code, "error" in done.err) == (0, False), done.err
     names = {path.name for path in (photos / "report").iterdir()}
     assert names == {"report.html", "summary.json", "part-00000.parquet"}
-    assert f"report: {photos / 'report' / 'report.html'}\n" in done.stdout
+    assert f"report: {photos / 'report' / 'report.html'}\n" in done.out
 
     (code,) = blocks("docs/reports.md", "python")
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import Bricks
+from tests.flows.command import environment, server
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,11 +51,12 @@ def test_wheel_holds_the_packages_and_their_data_and_no_tests(wheel: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
 def test_installed_wheel_shows_help_and_scores_five_images(clean_python: Path, bricks: Bricks, tmp_path: Path):
     """In a folder outside the checkout, from the installed packages alone."""
 
     def run(*command: str | Path) -> str:
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=tmp_path, env=environment(**server()), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

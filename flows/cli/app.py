@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -250,6 +249,8 @@ app.add_typer(bank, name="bank")
 
 def _version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import version
+
         say(version("dn2"))
         raise typer.Exit
 

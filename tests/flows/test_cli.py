@@ -62,8 +62,8 @@ def test_help_tells_a_newcomer_how_to_begin():
         ("show", ["--store", "--newest", "--json"]),
     ],
 )
-def test_help_of_each_command_explains_every_option(command: str, options: list[str]):
-    done = dn2(command, "--help")
+def test_help_of_each_command_explains_every_option(ask: Run, command: str, options: list[str]):
+    done = ask(command, "--help")
     assert (done.code, done.err) == (0, "")
     text = plain(done.out)
     assert ("A folder or fsspec URL with images" in text) == (command not in ("nightly", "demo", "rethreshold", "show"))
@@ -94,9 +94,11 @@ def test_help_of_each_command_explains_every_option(command: str, options: list[
         ("remove", "Remove images from a bank, without training it again.", "Ids of the images to remove.", []),
     ],
 )
-def test_help_of_the_commands_about_banks_explains_them(command: str, does: str, argument: str, options: list[str]):
-    assert f"{command} {does}" in plain(dn2("bank").out)
-    done = dn2("bank", command, "--help")
+def test_help_of_the_commands_about_banks_explains_them(
+    ask: Run, command: str, does: str, argument: str, options: list[str]
+):
+    assert f"{command} {does}" in plain(ask("bank").out)
+    done = ask("bank", command, "--help")
     assert (done.code, done.err) == (0, "")
     text = plain(done.out)
     assert argument in text
@@ -126,8 +128,8 @@ def test_completion_installs_itself_for_the_users_shell(tmp_path: Path):
     assert "dn2.sh" in (tmp_path / ".bashrc").read_text()
 
 
-def test_help_shows_about_ten_options_first_and_the_rest_apart():
-    first, _, rest = dn2("train", "--help").out.partition("Expert options")
+def test_help_shows_about_ten_options_first_and_the_rest_apart(ask: Run):
+    first, _, rest = ask("train", "--help").out.partition("Expert options")
     assert 8 <= len(re.findall(r"^│ --", first, re.MULTILINE)) <= 12
     assert {"--far", "--k", "--clean"} <= set(re.findall(r"--[\w-]+", first))
     assert {"--nprobe", "--max-rejects", "--decode-threads"} <= set(re.findall(r"--[\w-]+", rest))
@@ -178,8 +180,8 @@ def test_version_is_that_of_the_package():
         (["score", "pictures", "--engine", "tea"], "'tea' is not one of 'auto', 'openvino', 'torch'"),
     ],
 )
-def test_wrong_use_of_options_points_to_help(tmp_path: Path, arguments: list[str], message: str):
-    done = dn2(*arguments, cwd=tmp_path)
+def test_wrong_use_of_options_points_to_help(ask: Run, tmp_path: Path, arguments: list[str], message: str):
+    done = ask(*arguments)
     assert (done.code, done.out) == (2, "")
     assert message in plain(done.err)
     assert "--help' for help" in done.err
@@ -309,26 +311,29 @@ def test_ingest_warns_of_images_that_the_pattern_does_not_fit(run: Run, tmp_path
     assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize("command", ["ingest", "embed", "clean", "train", "score"])
+WRONG = [
+    (
+        ["photos", "--pattern", "{part}/*"],
+        "error: --pattern: pattern '{part}/*': got the field {part}, expected {group",
+    ),
+    (
+        ["photos", "--pattern", "*.tif{label}"],
+        "which fits no image there, expected one that fits paths such as 'a.png'",
+    ),
+    (["photos", "--split", "test"], "got split 'test', expected a table that ends in .csv or .parquet"),
+    (["list.csv", "--split", ""], "error: --split = '': String should have at least 1 character"),
+    (["list.csv", "--split", "new"], "got split 'new', which no row has, expected one of those there are: 'old'"),
+    (
+        ["list.csv", "--pattern", "{label}/*"],
+        "with a table, expected groups and labels in its columns group_id and label",
+    ),
+]
+OTHERS = ["ingest", "embed", "clean", "score"]  # each with one wrong pattern and one wrong split
+
+
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (
-            ["photos", "--pattern", "{part}/*"],
-            "error: --pattern: pattern '{part}/*': got the field {part}, expected {group",
-        ),
-        (
-            ["photos", "--pattern", "*.tif{label}"],
-            "which fits no image there, expected one that fits paths such as 'a.png'",
-        ),
-        (["photos", "--split", "test"], "got split 'test', expected a table that ends in .csv or .parquet"),
-        (["list.csv", "--split", ""], "error: --split = '': String should have at least 1 character"),
-        (["list.csv", "--split", "new"], "got split 'new', which no row has, expected one of those there are: 'old'"),
-        (
-            ["list.csv", "--pattern", "{label}/*"],
-            "with a table, expected groups and labels in its columns group_id and label",
-        ),
-    ],
+    ("command", "options", "message"),
+    [("train", *one) for one in WRONG] + [(command, *WRONG[number]) for command in OTHERS for number in (1, 4)],
 )
 def test_pattern_or_split_that_cannot_work_is_wrong_use(
     run: Run, own_bricks: Bricks, tmp_path: Path, command: str, options: list[str], message: str

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -19,16 +20,25 @@ import pytest
 import dn2 as library
 from tests.conftest import make_pictures
 from tests.flows.checks import files
-from tests.flows.command import DN2, dn2, environment
+from tests.flows.command import DN2, dn2, environment, server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_database")]
+
+
+@pytest.fixture(scope="module")
+def own_database(prefect_database: Path) -> None:
+    """The servers that commands start for themselves find their database made."""
+    home = Path(os.environ["PREFECT_HOME"])
+    home.mkdir(exist_ok=True)
+    if not (home / "prefect.db").exists():
+        shutil.copy(prefect_database, home / "prefect.db")
 
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """400 small pictures."""
+    """200 small pictures."""
     folder = tmp_path_factory.mktemp("many") / "pictures"
-    make_pictures(folder, 400)
+    make_pictures(folder, 200)
     return folder
 
 
@@ -75,9 +85,10 @@ def tables(store: Path) -> dict[str, pa.Table]:
     return {path.name: pq.read_table(path) for path in sorted(store.glob("embeddings/*/*/*.parquet"))}
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_killed_run_goes_on_where_it_was_and_ends_like_an_undisturbed_one(many: Path, tmp_path: Path):
     """SIGKILL in the middle of embedding; the server of the killed command ends by itself."""
-    command = [DN2, "embed", many, "--store", tmp_path / "killed", "--shard-size", "50", "--batch-size", "8"]
+    command = [DN2, "embed", many, "--store", tmp_path / "killed", "--shard-size", "25", "--batch-size", "8"]
     process = begun(command, tmp_path / "killed", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     servers = children(process.pid)
     process.kill()
@@ -87,15 +98,15 @@ def test_killed_run_goes_on_where_it_was_and_ends_like_an_undisturbed_one(many: 
     before = shards(tmp_path / "killed")
     assert 2 <= len(before) < 8
 
-    again = dn2(*command[1:])
+    again = dn2(*command[1:], **server())
     assert (again.code, again.err) == (0, "")
     assert "nothing changed, nothing written" in again.out
-    assert "embedded 400, rejected 0" in again.out
+    assert "embedded 200, rejected 0" in again.out
     after = shards(tmp_path / "killed")
     for name, status in before.items():
         assert (after[name].st_ino, after[name].st_mtime_ns) == (status.st_ino, status.st_mtime_ns)
 
-    library.embed(library.ingest(many, tmp_path / "calm"), tmp_path / "calm", config=library.EmbedConfig(shard_size=50))
+    library.embed(library.ingest(many, tmp_path / "calm"), tmp_path / "calm", config=library.EmbedConfig(shard_size=25))
     killed, calm = tables(tmp_path / "killed"), tables(tmp_path / "calm")
     assert list(killed) == list(calm)
     assert len(killed) == 2 * 8
@@ -129,13 +140,13 @@ class Terminal:
 def test_control_c_in_a_terminal_stops_with_a_hint(many: Path, tmp_path: Path):
     """A bar with images per second until then; afterwards one line, no traceback, exit code 130."""
     terminal = Terminal()
-    command = [DN2, "embed", many, "--store", tmp_path / "store", "--shard-size", "50", "--batch-size", "8"]
+    command = [DN2, "embed", many, "--store", tmp_path / "store", "--shard-size", "25", "--batch-size", "8"]
     process = begun(command, tmp_path / "store", stdin=terminal.end, stdout=terminal.end, stderr=terminal.end)
     servers = children(process.pid)
     os.killpg(process.pid, signal.SIGINT)  # what a terminal sends to all that runs in its foreground
     assert process.wait(60) == 130
     text = terminal.text()
-    assert re.search(r"embed .*\d+/400 +\d+ images/s", text)
+    assert re.search(r"embed .*\d+/200 +\d+ images/s", text)
     assert re.search(r"(reading|network) limits", text)
     assert text.rstrip().endswith("stopped; run the same command again to go on where it was")
     assert "Traceback" not in text
@@ -145,7 +156,7 @@ def test_control_c_in_a_terminal_stops_with_a_hint(many: Path, tmp_path: Path):
 
 
 def test_terminated_run_leaves_no_server(many: Path, tmp_path: Path):
-    command = [DN2, "embed", many, "--store", tmp_path / "store", "--shard-size", "50"]
+    command = [DN2, "embed", many, "--store", tmp_path / "store", "--shard-size", "25"]
     process = begun(command, tmp_path / "store", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     servers = children(process.pid)
     process.terminate()
@@ -154,8 +165,9 @@ def test_terminated_run_leaves_no_server(many: Path, tmp_path: Path):
     assert gone(servers[0])
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_demo_reaches_its_figures_and_changes_nothing_the_second_time(tmp_path: Path):
-    first = dn2("demo", "--workdir", tmp_path / "demo")
+    first = dn2("demo", "--workdir", tmp_path / "demo", **server())
     assert first.code == 0
     assert all(line.startswith("warning: ") for line in first.err.splitlines())
     figures = dict(re.findall(r"^(demo_\w+): ([\d.]+)$", first.out, re.MULTILINE))
@@ -174,7 +186,7 @@ def test_demo_reaches_its_figures_and_changes_nothing_the_second_time(tmp_path: 
         return {name: time for name, time in files(tmp_path / "demo").items() if not name.startswith("report/")}
 
     before, content = kept(), page.read_bytes()
-    second = dn2("demo", "--workdir", tmp_path / "demo")
+    second = dn2("demo", "--workdir", tmp_path / "demo", **server())
     assert second.code == 0
     assert re.sub(r"[\d.]+ s\n", "", second.out) == re.sub(r"[\d.]+ s\n", "", first.out)
     assert (kept(), page.read_bytes()) == (before, content)

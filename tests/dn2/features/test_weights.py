@@ -17,7 +17,7 @@ from dn2.features import torch_hub
 from dn2.features.backbones import Pretrained, backbone, embedder_of
 from dn2.store.cache import cache_dir
 from dn2.store.storage import Store
-from tests.conftest import Bricks, make_pictures
+from tests.conftest import make_pictures
 
 
 @pytest.fixture(scope="module")
@@ -137,14 +137,15 @@ def test_weights_in_a_bucket_are_fetched_once_and_again_when_they_change(
     assert embedder_of(backbone("resnet18", weights=url)).id != first
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite1", "efficientnet_lite2"])
-def test_larger_lite_networks_embed_with_their_real_weights(name: str, bricks: Bricks, tmp_path: Path):
+@pytest.mark.parametrize(("name", "engine"), [("efficientnet_lite1", "openvino"), ("efficientnet_lite2", "torch")])
+def test_larger_lite_networks_embed_with_their_real_weights(name: str, engine: str, pictures: Path, tmp_path: Path):
+    """By one engine each: another network is converted as these are."""
     chosen = backbone(name)
-    dataset = dn2.ingest(bricks.normal, tmp_path)
-    embedded = dn2.embed(dataset, tmp_path, config=dn2.EmbedConfig(backbone=name))
+    dataset = dn2.ingest(pictures, tmp_path / "store")
+    embedded = dn2.embed(dataset, tmp_path / "store", config=dn2.EmbedConfig(backbone=name, engine=engine))
 
     assert chosen.preprocessing.crop == {"efficientnet_lite1": 240, "efficientnet_lite2": 260}[name]
-    assert dn2.fit(embedded, tmp_path, bank=name).dim == 1280
+    assert dn2.fit(embedded, tmp_path / "store", bank=name).dim == 1280
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import functools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -19,7 +20,22 @@ NORMAL, NEW = 50, 300  # groups of each size
 RATE = 0.05
 
 
-def scored(store: Store, config: GroupFitConfig, seed: int) -> tuple[list[dict], list[dict], dict[int, np.ndarray]]:
+Scored = tuple[list[dict], list[dict], dict[int, np.ndarray]]
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Scored]:
+    """Rows of new groups and of the normal ones, by pooling and seed; what two tests ask for is made once."""
+
+    @functools.cache
+    def made(pooling: str, seed: int) -> Scored:
+        config = GroupFitConfig(pooling=pooling, cells=4, false_alarm_rate=RATE)
+        return score(Store.open(tmp_path_factory.mktemp("false-alarms") / "store"), config, seed)
+
+    return made
+
+
+def score(store: Store, config: GroupFitConfig, seed: int) -> Scored:
     """Return rows of new groups and of the normal ones, and the fewest and most of each size that chance may flag."""
     normal = write_groups(store, normal_groups(SIZES * NORMAL, seed=2 * seed), mixed=False)
     bank = dn2.fit_groups(normal, store, bank="parts", config=config)
@@ -36,10 +52,11 @@ def scored(store: Store, config: GroupFitConfig, seed: int) -> tuple[list[dict],
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("pooling", ["mean", "histogram"])
-def test_normal_groups_of_every_size_are_flagged_as_often_as_asked_for(tmp_path: Path, pooling: str, seed: int):
+def test_normal_groups_of_every_size_are_flagged_as_often_as_asked_for(
+    scored: Callable[[str, int], Scored], pooling: str, seed: int
+):
     """Within what chance allows in 999 of 1,000 cases."""
-    config = GroupFitConfig(pooling=pooling, cells=4, false_alarm_rate=RATE)
-    new, _, bands = scored(Store.open(tmp_path / "store"), config, seed)
+    new, _, bands = scored(pooling, seed)
 
     for size in SIZES:
         flagged = sum(row["is_anomaly"] for row in new if row["members"] == size)
@@ -47,9 +64,9 @@ def test_normal_groups_of_every_size_are_flagged_as_often_as_asked_for(tmp_path:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_one_threshold_for_all_sizes_would_flag_small_groups_instead(tmp_path: Path, seed: int):
+def test_one_threshold_for_all_sizes_would_flag_small_groups_instead(scored: Callable[[str, int], Scored], seed: int):
     """The control: distances of the normal groups, each to the others, promise 5 % of all, and keep it for none."""
-    new, known, bands = scored(Store.open(tmp_path / "store"), GroupFitConfig(false_alarm_rate=RATE), seed)
+    new, known, bands = scored("mean", seed)
 
     threshold = np.quantile([row["distance"] for row in known], 1 - RATE)
     flagged = {size: sum(row["distance"] > threshold for row in new if row["members"] == size) for size in SIZES}

@@ -129,10 +129,18 @@ def real_like(count: int, *, seed: int) -> np.ndarray:
     return rows
 
 
-@pytest.mark.parametrize("memory_mb", [16, 64, 4096])
-def test_memory_does_not_change_the_result(memory_mb: int):
+@pytest.fixture(scope="module")
+def large() -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """A bank, queries, and what brute force finds: that takes longer than all the searches."""
     bank, queries = real_like(6000, seed=0), real_like(300, seed=1)
-    rows, distances = brute_force(queries, bank, 5)
+    return bank, queries, brute_force(queries, bank, 5)
+
+
+@pytest.mark.parametrize("memory_mb", [16, 64, 4096])
+def test_memory_does_not_change_the_result(
+    large: tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]], memory_mb: int
+):
+    bank, queries, (rows, distances) = large
 
     found = search(queries, bank, 5, memory_mb=memory_mb)
 
