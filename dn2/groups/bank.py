@@ -75,7 +75,6 @@ class GroupBank:
             self.pooling = Pooling(record.metric, centers, cells.width, cells.reach)
         table = read_table(store, layout.bank_calibration(record.name, record.version), GROUP_CALIBRATION)
         size_of, distances = table["size"].to_numpy(), table["distance"].to_numpy()
-        groups = keys(table["group_id"].to_pylist())
         by_size = [distances[size_of == size] for size in record.sizes]
         shapes = (self.vectors.shape, self.rows.num_rows, min(map(len, by_size), default=0) > 0)
         if shapes != ((record.groups, record.dim), record.groups, True):
@@ -84,7 +83,7 @@ class GroupBank:
                 f"{self.rows.num_rows} groups and {len(size_of)} calibration scores, expected "
                 f"{(record.groups, record.dim)} vectors and sizes {record.sizes}; train it again"
             )
-        self.sizes = Sizes(record.sizes, by_size, [groups[size_of == size] for size in record.sizes])
+        self.sizes = Sizes(record.sizes, by_size, groups=record.groups)
         names = zip(self.rows["source"].to_pylist(), self.rows["group_id"].to_pylist(), strict=True)
         self._keys = np.stack(
             [keys(f"{source}\0{name}" for source, name in names), self.rows["content"].to_numpy().view(np.int64)]

@@ -92,7 +92,7 @@ def _version(embedded: Embedded, store: Store, name: str, config: GroupFitConfig
         groups = [names[group] for one in units.part_groups for group in one]
         file.write({"size": size_of, "group_id": groups, "distance": np.concatenate(distances)})
     store.write(layout.bank_probes(name, version), store.read(layout.probes(embedded.embedder)))
-    sizes = Sizes(units.sizes, distances, units.part_groups)
+    sizes = Sizes(units.sizes, distances, groups=len(names))
     _, attainable = sizes.thresholds(np.asarray(units.sizes, np.int64), config.false_alarm_rate)
     attainable = max(attainable, 1 / (len(names) + 1))  # parts of one group are not independent
     record = GroupBankVersion(

@@ -16,7 +16,7 @@ from dn2.scoring.calibration import Calibration
 
 _MOST = 2_000  # parts of one size
 _FEWEST = 5  # groups: fewer say nothing about a size
-_ENOUGH = 99  # groups: with fewer, a false-alarm rate of 1 % cannot be promised
+_ENOUGH = 99  # parts: with fewer, a false-alarm rate of 1 % cannot be promised
 _STEP = np.sqrt(2)
 _NEAREST = 1e-20  # squared distance: no two different float16 vectors are nearer, and nothing overflows over it
 
@@ -73,26 +73,21 @@ class Sizes:
 
     Attributes:
         sizes: (L,) int64, ascending.
-        distances: (n,) float32 each.
+        distances: (n,) float32 each, ascending.
     """
 
-    def __init__(
-        self,
-        sizes: Sequence[int],
-        distances: Sequence[npt.NDArray[np.float32]],
-        groups: Sequence[npt.NDArray[np.int64]],
-    ) -> None:
+    def __init__(self, sizes: Sequence[int], distances: Sequence[npt.NDArray[np.float32]], *, groups: int) -> None:
         """Take the distances of each size.
 
         Args:
             sizes: group sizes.
             distances: of the parts of each size, in any order.
-            groups: (n,) int64 each, the normal groups that the parts were cut from: each weighs the same.
+            groups: normal groups that the parts were cut from.
         """
         order = np.argsort(sizes)
         self.sizes = np.asarray(sizes, np.int64)[order]
-        self.distances, self._groups = ([values[place] for place in order] for values in (distances, groups))
-        self._units = [len(np.unique(one)) for one in self._groups]
+        self.distances = [np.sort(distances[place]) for place in order]
+        self._enough = min(_ENOUGH, groups)  # parts of groups that differ are no better than the groups
 
     @cached_property
     def _medians(self) -> npt.NDArray[np.float64]:
@@ -100,9 +95,10 @@ class Sizes:
 
     @cached_property
     def _full(self) -> npt.NDArray[np.int64]:
-        """Which sizes have parts of enough groups: of as many as any size, or of 99."""
-        counts = np.array(self._units)
-        return np.flatnonzero(counts >= min(_ENOUGH, counts.max()))
+        """Which sizes have enough parts; if none has, the one with the most."""
+        counts = np.array([len(one) for one in self.distances])
+        full = np.flatnonzero(counts >= self._enough)
+        return full if len(full) else np.array([counts.argmax()])
 
     def typical(self, sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Return (G,) float64: the distance of a typical normal group of each size.
@@ -120,7 +116,7 @@ class Sizes:
         return levels
 
     def _calibration(self, level: int) -> Calibration:
-        return Calibration.of(np.asarray(self.distances[level] / self._medians[level], np.float32), self._groups[level])
+        return Calibration.of(np.asarray(self.distances[level] / self._medians[level], np.float32))
 
     def scores(self, distances: npt.NDArray[np.float32], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return (G,) float32: each distance over that of a typical normal group of the same size."""
@@ -137,8 +133,8 @@ class Sizes:
         return found
 
     def fewest(self, sizes: npt.NDArray[np.int64]) -> int:
-        """Return how many groups the p-values of groups of these sizes rest on, where they are fewest; 0 for none."""
-        return min((self._units[level] for level in np.unique(self._levels(sizes))), default=0)
+        """Return how many parts the p-values of groups of these sizes rest on, where they are fewest; 0 for none."""
+        return min((len(self.distances[level]) for level in np.unique(self._levels(sizes))), default=0)
 
     def thresholds(self, sizes: npt.NDArray[np.int64], rate: float) -> tuple[npt.NDArray[np.float32], float]:
         """Return (G,) float32: the score above which a group of each size is anomalous; and the rate that is promised.

@@ -96,6 +96,20 @@ class BankVersion:
     of: ClassVar[str] = "images"  # what is scored with it
 
     @property
+    def promise(self) -> str:
+        """Which share of normal images is flagged, for people: about how many, and between which rates, at 90 %."""
+        between = ""
+        if self.rate_interval is not None:
+            between = " ({:.2%} to {:.2%} at 90%)".format(*self.rate_interval)
+        return f"about {self.attainable_rate:.2%}{between} of normal images"
+
+    @property
+    def calibrated(self) -> str:
+        """What calibrates it, for people."""
+        units = "" if self.calibrated_by == self.calibration_rows else f" in {self.units:,} units"
+        return f"{self.calibration}, {self.calibration_rows:,} scores{units}"
+
+    @property
     def calibrated_by(self) -> int:
         """How many independent scores calibrate it: those of units, or of images."""
         return self.calibration_rows if self.units is None else self.units

@@ -108,8 +108,8 @@ class Calibration:
         Args:
             threshold: a score.
         """
-        shares = np.bincount(self.unit_of, self.scores > np.float32(threshold), self.units)
-        shares /= np.bincount(self.unit_of, minlength=self.units)
+        above = np.bincount(self.unit_of, self.scores > np.float32(threshold), self.units)
+        shares = above / np.bincount(self.unit_of, minlength=self.units)
         mean = (shares.sum() + 1) / (self.units + 1)
         variance = (((shares**2).sum() + 1) / (self.units + 1) - mean**2) / (self.units + 2)
         if variance <= 0:  # all are above

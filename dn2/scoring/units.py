@@ -9,10 +9,10 @@ mean for all g (Renyi 1953), and what the 30 gaps behind it come to says how lar
 F distribution. For each g up to 9, gaps are called by the rule of Benjamini and Hochberg, with Storey's (2002) estimate
 of how many images have none, at a false-discovery rate of a half: two independent images that are taken for one unit
 cost little, a burst that is missed costs the promise. A larger set must lie 30 times nearer together than to the next,
-and where such sets hold most of the images they are kinds of images, or patients: nobody can tell from pictures alone.
+and where such sets hold a fifth of all images they are kinds of images, or patients: pictures alone do not tell.
 
 Two images are linked if each is among the near others of the other one. Linked images are joined in the order of
-their distances, if at least half of all pairs of the two sides are linked: a chain, like the frames of a video, does
+their distances, if at least a third of all pairs of the two sides are linked: a chain, like the frames of a video, does
 not become one unit.
 """
 
@@ -36,6 +36,7 @@ _FEWEST = 5  # of them
 _RATE = 0.5  # see above
 _STRATA, _OF_STRATUM = 2, 40  # images are judged among those around which it is as dense
 _FLAT = 1e-6  # of the usual distance: below, no two embeddings are told apart
+_SHARE = 0.2  # of all images: larger sets, or more in such sets, are kinds of images
 _FULL = 20_000  # images: among more, sets of more near others than nine are not looked for
 _AT_ONCE = 256  # images compared with all others at a time
 
@@ -140,7 +141,7 @@ def near_copies(pool: _Pool, asked: npt.NDArray[np.int64], *, memory_mb: int) ->
     everything = pool.vectors(np.arange(len(pool)))
     large = _clumps(everything, sets, asked, distances[:, min(_SMALL, near - 1)])
     in_large = np.bincount(large, minlength=len(pool))[large] > _SMALL + 1
-    return sets if in_large.mean() > 0.5 else large
+    return sets if in_large.mean() > _SHARE else large
 
 
 def _sizes(distances: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -205,7 +206,7 @@ def _joined(
             continue
         left, right = members.get(low, [low]), members.get(high, [high])
         links = sum((min(a, b), max(a, b)) in linked for a in left for b in right)
-        if 2 * links >= len(left) * len(right):
+        if 3 * links >= len(left) * len(right):
             found[right] = low
             members[low] = left + right
     return found
@@ -217,7 +218,7 @@ def _clumps(
     images: npt.NDArray[np.int64],
     reach: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.int64]:
-    """Return the sets with larger ones: of more near others than nine, and at most half of all images.
+    """Return the sets with larger ones: of more near others than nine, and at most a fifth of all images.
 
     Args:
         vectors: (C, D) float16.
@@ -229,7 +230,7 @@ def _clumps(
     usual = 2 * float(wide.var(axis=0, dtype=np.float64).sum())  # mean squared distance of two images
     dense = np.unique(images[reach * _TIGHT <= usual])
     norms = np.einsum("nd,nd->n", wide, wide)
-    found, least, most = sets.copy(), _SMALL + 1, len(vectors) // 2
+    found, least, most = sets.copy(), _SMALL + 1, int(_SHARE * len(vectors))
     while len(dense):
         block, dense = dense[:_AT_ONCE], dense[_AT_ONCE:]
         far = np.maximum(norms[block, None] + norms - 2 * wide[block] @ wide.T, _FLAT * usual + 1e-30)

@@ -61,10 +61,7 @@ def describe_bank(done: records.BankVersion, store: str, seconds: float) -> None
 
 
 def _threshold(bank: records.BankVersion) -> str:
-    return (
-        f"threshold {bank.threshold:.4g}: flags about {bank.attainable_rate:.2%} of normal images "
-        f"({bank.calibration}, {bank.calibration_rows} scores)"
-    )
+    return f"threshold {bank.threshold:.4g}: flags {bank.promise} ({bank.calibrated})"
 
 
 def describe_additions(done: records.Growth, seconds: float) -> None:

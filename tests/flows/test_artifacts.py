@@ -102,7 +102,7 @@ def test_embed_and_train_show_what_they_made(own_bricks: Bricks, batch: Path):
         "could not be read": "0",
         "backbone": "efficientnet_lite0, k = 2, l2",
         "index": f"exact: {bank.why}",
-        "threshold": f"{bank.threshold:.4g}, from 32 scores (leave-one-out)",
+        "threshold": f"{bank.threshold:.4g}; {bank.calibrated}",
         "false alarms": "about 3.03% of normal images lie above it",
     }
 

@@ -220,7 +220,7 @@ def test_train_passes_every_option_on(run: Run, tmp_path: Path):
     done = run("train", "photos", "--bank", "mine", "--k", "3", "--metric", "cosine", "--far", "0.3", "--dataset", "d")
     assert done.code == 0
     assert re.match(r"bank mine, version [0-9a-f]{16}: 8 normal images, 0 rejected, \w+, k = 3, cosine\n", done.out)
-    assert "flags about 30.00% of normal images (leave-one-out, 8 scores)" in done.out
+    assert "flags about 30.00% (" in done.out
     assert (done.err, [*Path("dn2-store/manifests").iterdir()]) == ("", [Path("dn2-store/manifests/d")])
 
 

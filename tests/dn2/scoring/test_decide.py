@@ -92,7 +92,10 @@ def test_page_says_how_the_threshold_was_chosen_and_what_lies_above_it(
     above = int((known.to_numpy() > np.float32(report.threshold)).sum())
     page = " ".join(Path(report.html.removeprefix("file://")).read_text().split())
     rule_text = report.rule.replace("'", "&#39;")
-    assert f"Its rule: {rule_text}. Of the 60 calibration scores of normal images (leave-one-out), {above} lie" in page
+    assert (
+        f"Its rule: {rule_text}. Of the 60 calibration scores of normal images (leave-one-out, 60 scores), {above} lie"
+        in page
+    )
     assert f"<div><b>{report.selected}</b>selected</div>" in page
     assert f">threshold {report.threshold:.4g}</text>" in page
     assert page.count("· selected") == report.selected

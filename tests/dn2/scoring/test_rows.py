@@ -12,8 +12,8 @@ import pytest
 
 import dn2
 from dn2.config import FitConfig
-from dn2.neighbors.bank import calibration_scores
 from dn2.records import Embedded
+from dn2.scoring.calibration import Calibration
 from dn2.scoring.rows import described, image_rows, living_rows
 from dn2.store.storage import Store
 from tests.conftest import Bricks
@@ -73,7 +73,7 @@ def test_bank_is_calibrated_by_the_groups_of_a_pattern(store: Store):
     assert image_rows(told, store)["group_id"].to_pylist() == groups
     config = FitConfig(false_alarm_rate=0.1)
     banks = [dn2.fit(one, store, bank=one.dataset.name, config=config) for one in (told, held, unknown)]
-    by_pattern, by_row, by_none = (calibration_scores(store, bank.name, bank.version) for bank in banks)
+    by_pattern, by_row, by_none = (Calibration.read(store, bank.name, bank.version).scores for bank in banks)
     assert by_pattern.tolist() == by_row.tolist()
     assert by_pattern.mean() > 10 * by_none.mean()
 
