@@ -22,7 +22,10 @@ from tests.flows.checks import FAILED, WRONG_USE, check, files
 from tests.flows.command import DN2, Done, Run, environment, server
 from tests.flows.told import artifacts, run_id, task_runs
 
-THRESHOLD = r"threshold [\d.]+: flags about [\d.]+% \([\d.]+% to [\d.]+% at 90%\) of normal images \(leave-one-out, (\d+) scores(?: in \d+ units)?\); [\d.]+ s\n"
+THRESHOLD = (
+    r"threshold [\d.]+: flags about [\d.]+% \([\d.]+% to [\d.]+% at 90%\) of normal images "
+    r"\(leave-one-out, (\d+) scores(?: in \d+ units)?\); [\d.]+ s\n"
+)
 
 
 @pytest.fixture
