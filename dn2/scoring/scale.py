@@ -44,7 +44,8 @@ def relative(found: Neighbors, scales: npt.NDArray[np.float32] | None) -> npt.ND
     if scales is None:
         return found.distances
     mean = scales[found.rows].mean(axis=1, dtype=np.float64)
-    return (found.distances / mean[:, None]).astype(np.float32)
+    divided: npt.NDArray[np.float32] = (found.distances / mean[:, None]).astype(np.float32)
+    return divided
 
 
 def local_scales(bank: Bank, columns: tuple[str, ...], *, memory_mb: int) -> npt.NDArray[np.float32]:
