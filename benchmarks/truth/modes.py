@@ -96,7 +96,8 @@ class Trial:
 
         def drawn(kinds: np.ndarray, wider: float = 1) -> np.ndarray:
             noise = random.normal(size=(len(kinds), self.dim))
-            return (centres[kinds] + wider * spread[kinds, None] * noise).astype(np.float16)
+            found: np.ndarray = (centres[kinds] + wider * spread[kinds, None] * noise).astype(np.float16)
+            return found
 
         bank = drawn(np.repeat(np.arange(len(SHARES)), self.counts))
         new = [drawn(np.full(NEW, kind)) for kind in range(len(SHARES))]
