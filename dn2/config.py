@@ -258,6 +258,11 @@ class FitConfig(TrainingLimits):
     metric: Annotated[Literal["l2", "cosine"], BASIC] = Field(
         "l2", description="l2: squared Euclidean distance; cosine: the same after scaling every embedding to length 1."
     )
+    scale: Annotated[Literal["none", "local"], BASIC, LAST, Neutral("none")] = Field(
+        "none",
+        description="What a distance is divided by. none: nothing; local: how far the neighbours' own neighbours lie, "
+        "so that rare and widely spread kinds of normal images are not flagged more often than others.",
+    )
     false_alarm_rate: Rate = Field(0.01, description="Share of normal images that may be flagged: sets the threshold.")
     calibration: Literal["auto", "leave-one-out", "held-out"] = Field(
         "auto",
@@ -301,6 +306,15 @@ class FitConfig(TrainingLimits):
     bank_memory_gb: BankMemory = 8.0
     search_memory_mb: SearchMemory = 512
 
+    @model_validator(mode="after")
+    def _has_neighbours(self) -> FitConfig:
+        if self.scale == "local" and self.index == "centroids":
+            raise ConfigError(
+                "got scale local with index centroids, expected scale none or another index: what lies around a "
+                "centre is gone"
+            )
+        return self
+
 
 class AddConfig(TrainingLimits):
     """How confirmed normal images are added to a bank."""
@@ -317,7 +331,7 @@ class ThresholdConfig(Config):
         None, gt=0, le=1, description="Threshold: share of the bank's calibration scores that are not above it."
     )
     value: Annotated[float | None, BASIC, LAST, Typed("--threshold")] = Field(
-        None, ge=0, le=1e38, description="The threshold itself, a squared distance."
+        None, ge=0, le=1e38, description="The threshold itself, in the units of the scores."
     )
     budget: Annotated[int | None, BASIC, LAST] = Field(
         None, ge=1, description="Threshold: flag at most this many images of the batch, those with the largest scores."

@@ -97,6 +97,7 @@ _cleaning_file = Form("cleaning/<fingerprint>/<file of a cleaning>")
 bank = Form("banks/<name>")  # a folder
 bank_segment = Form("banks/<name>/segments/<segment>")  # .npy (vectors) and .parquet (their rows) are appended
 bank_calibration = Form("banks/<name>/versions/<version>.calibration.parquet")  # a version's calibration scores
+bank_scales = Form("banks/<name>/versions/<version>.scales.parquet")  # of the rows of a version, if it scales locally
 bank_probes = Form("banks/<name>/versions/<version>.probes.parquet")  # what a process must reproduce before it scores
 bank_version = Form("banks/<name>/versions/<version>.json")  # the file that makes a version whole
 bank_versions = Form("banks/<name>/versions")  # a folder

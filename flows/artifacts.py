@@ -135,6 +135,8 @@ def _of_images(bank: records.BankVersion) -> Iterator[tuple[str, str]]:
     yield "index", text(index_in_words(bank))
     extra = (("index, compared with exact search", fidelity_in_words(bank)), ("copies", copies_in_words(bank)))
     yield from ((name, text(said)) for name, said in extra if said is not None)
+    if bank.scale != "none":
+        yield "score", text(bank.measure)
     yield "threshold", f"{bank.threshold:.4g}; {text(bank.calibrated)}"
     yield "false alarms", f"{bank.promise} lie above it"
 

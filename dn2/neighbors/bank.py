@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -20,9 +20,11 @@ from dn2.neighbors.products import Neighbors, tensor
 from dn2.neighbors.segments import OWN, Segment, merged
 from dn2.neighbors.versions import read_version
 from dn2.records import BankFiles, BankVersion
-from dn2.store.schemas import BANK_ROWS
+from dn2.store.schemas import BANK_ROWS, SCALES
 from dn2.store.storage import Store
-from dn2.store.tables import iter_rows
+from dn2.store.tables import iter_rows, read_table
+
+_BLOCK = 10_000  # rows read at a time
 
 
 def prepared(vectors: npt.NDArray[np.float16], metric: str) -> npt.NDArray[np.float16]:
@@ -76,6 +78,7 @@ class Search:
         tiles: rows that stand for an image.
         nlist: cells of a segment that lies in cells.
         nprobe: how many of them are visited; 0 searches all rows.
+        scale: none or local: what its scores are relative to.
     """
 
     dim: int
@@ -84,6 +87,7 @@ class Search:
     tiles: int
     nlist: int
     nprobe: int
+    scale: str = "none"
 
     @classmethod
     def of(cls, record: BankVersion) -> Search:
@@ -93,7 +97,7 @@ class Search:
             SchemaError: a later dn2 made its index, which is not known here.
         """
         index_of(record.index)
-        return cls(record.dim, record.k, record.metric, record.tiles, record.nlist, record.nprobe)
+        return cls(record.dim, record.k, record.metric, record.tiles, record.nlist, record.nprobe, record.scale)
 
 
 class Bank:
@@ -107,12 +111,13 @@ class Bank:
         search: how it is searched.
         segments: in the order of the version's rows.
         held: segments of images that are not among the rows, but calibrate the bank.
+        scales: (N,) float32, squared distances that scores are relative to; None where they are not.
     """
 
     def __init__(
         self, store: Store, name: str, version: str, search: Search, files: BankFiles, *, memory_gb: float
     ) -> None:
-        self.name, self.version, self.search, self._memory_gb = name, version, search, memory_gb
+        self._store, self.name, self.version, self.search, self._memory_gb = store, name, version, search, memory_gb
         self._alone = threading.Lock()
         removed = frozenset(files.removed_ids)
         self.segments, self.held = (
@@ -167,6 +172,35 @@ class Bank:
             yield segment
             segment.let_go()
 
+    @property
+    def count(self) -> int:
+        """Number of rows of all segments, with those that are gone."""
+        return int(self._first[-1])
+
+    def parts(self) -> Iterator[tuple[int, Segment]]:
+        """Yield each segment with the number of its first row, open until the next one is asked for."""
+        for number in range(len(self.segments)):
+            with self._open(number) as segment:
+                yield int(self._first[number]), segment
+
+    def blocks(
+        self, columns: tuple[str, ...]
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16], npt.NDArray[np.int64]]]:
+        """Yield the numbers, (M,) int64, vectors, (M, D) float16, and keys, (C, M) int64, of all rows not gone.
+
+        No segment is open meanwhile: each block may be searched for.
+
+        Args:
+            columns: C, whose keys are wanted.
+        """
+        for number, segment in enumerate(self.segments):
+            for low in range(0, segment.count, _BLOCK):
+                with self._open(number):
+                    rows = np.arange(low, min(low + _BLOCK, segment.count))
+                    rows = rows if segment.gone is None else rows[~segment.gone[rows]]
+                    vectors, keys = segment.vectors[rows], segment.keys(columns)[:, rows]
+                yield rows + self._first[number], vectors, keys
+
     def nearest(
         self,
         queries: npt.NDArray[np.float16],
@@ -176,6 +210,7 @@ class Bank:
         columns: tuple[str, ...] = OWN,
         among: Sequence[int] | None = None,
         exact: bool = False,
+        k: int | None = None,
     ) -> Neighbors:
         """Return the k nearest rows of all segments or some, -1 where there are fewer.
 
@@ -186,20 +221,21 @@ class Bank:
             columns: which; rows with the same key in one of them are passed over.
             among: numbers of segments; by default all.
             exact: search all rows, whatever the index.
+            k: how many; by default as many as make a score.
         """
-        found = []
+        found, k = [], k or self.search.k
         for number in range(len(self.segments)) if among is None else among:
             with self._open(number) as segment:
                 mine = segment.search(
                     queries,
-                    self.search.k,
+                    k,
                     nprobe=0 if exact else self.search.nprobe,
                     query_keys=query_keys,
                     columns=columns,
                     memory_mb=memory_mb,
                 )
             found.append((int(self._first[number]), mine))
-        return merged(found, self.search.k)
+        return merged(found, k)
 
     def complete(self, found: Neighbors) -> Neighbors:
         """Return what was found if it is k rows for every query.
@@ -226,6 +262,21 @@ class Bank:
                     values[place] = value
         return told
 
+    @cached_property
+    def scales(self) -> npt.NDArray[np.float32] | None:
+        """The scales."""
+        if self.search.scale == "none":
+            return None
+        path = layout.bank_scales(self.name, self.version)
+        found = read_table(self._store, path, SCALES, ["scale"])["scale"]
+        if len(found) != self.count:
+            raise SchemaError(
+                f"{self._store.uri_of(path)}: got scales of {len(found)} rows, expected {self.count}; train the bank "
+                f"again"
+            )
+        scales: npt.NDArray[np.float32] = found.to_numpy()
+        return scales
+
 
 @lru_cache(maxsize=1)
 def _opened(store_uri: str, record: BankVersion, memory_gb: float) -> Bank:
@@ -238,6 +289,7 @@ def _opened(store_uri: str, record: BankVersion, memory_gb: float) -> Bank:
             f"bank {record.name!r} version {record.version}: got segments of {rows} rows, {record.removed} "
             f"images removed, expected {record.rows}"
         )
+    _ = bank.scales
     if len(bank.loads()) == 1:
         for segment in bank.segments:
             segment.check()

@@ -242,6 +242,8 @@ def _check_whole(store: Store, record: AnyBank, files: BankFiles) -> None:
             needed.append(layout.bank_cells(path))
     for path in needed:
         _check_there(store, record, path)
+    if isinstance(record, BankVersion) and record.scale != "none":
+        _check_there(store, record, layout.bank_scales(name, version))
     if isinstance(record, BankVersion) and index_of(record.index).divided:
         for segment in files.segments:
             path = layout.bank_segment(name, segment)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from dn2.config import Name
 from dn2.layout import CleaningFolder, Embedder, SegmentName, Version
@@ -41,7 +41,7 @@ class BankVersion:
         dim: length of an embedding.
         k: neighbours averaged for a score.
         metric: l2 or cosine.
-        threshold: a higher score is called anomalous (squared distance).
+        threshold: a higher score is called anomalous (squared distance; with scale local a ratio of two).
         false_alarm_rate: share of normal images that was asked for.
         attainable_rate: what the calibration can promise: the rate asked for, or 1 / (n + 1) if that is more.
         calibration: how the calibration scores were made: leave-one-out or held-out.
@@ -62,6 +62,7 @@ class BankVersion:
         weights: URI of the backbone's weights, where they are not the usual ones.
         units: how many units the calibration images make, each of which weighs the same; None: each image does.
         rate_interval: between which the false-alarm rate at the threshold lies, at 90 %; None in one of an older dn2.
+        scale: what a distance is divided by: none, nothing; local, how far the neighbours' own neighbours lie.
     """
 
     name: Name
@@ -92,6 +93,7 @@ class BankVersion:
     weights: str | None = None
     units: int | None = None
     rate_interval: tuple[float, float] | None = None
+    scale: Literal["none", "local"] = "none"
 
     of: ClassVar[str] = "images"  # what is scored with it
 
@@ -113,6 +115,11 @@ class BankVersion:
     def calibrated_by(self) -> int:
         """How many independent scores calibrate it: those of units, or of images."""
         return self.calibration_rows if self.units is None else self.units
+
+    @property
+    def measure(self) -> str:
+        """What its scores are made of, for people: the metric, and what it is relative to."""
+        return self.metric if self.scale == "none" else f"{self.metric} over the neighbours' own spread"
 
     @property
     def things(self) -> int:

@@ -14,20 +14,25 @@ from matplotlib.figure import Figure
 
 BATCH, NORMAL, LIMIT = "#c2410c", "#0f766e", "#334155"
 
+_DISTANCE = "mean squared distance to the nearest normal images"
+_SCALED = "distance to the nearest normal images over their own spread, squared"
+
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
     """Scores counted in common bins.
 
     Attributes:
-        edges: (B + 1,) float64, squared distances.
+        edges: (B + 1,) float64, scores.
         batch: (B,) int64, images of the batch.
         calibration: (B,) int64, normal images.
+        scaled: whether scores are relative to the neighbours' own spread.
     """
 
     edges: npt.NDArray[np.float64]
     batch: npt.NDArray[np.int64]
     calibration: npt.NDArray[np.int64]
+    scaled: bool = False
 
 
 def histogram_svg(histogram: Histogram, threshold: float) -> str:
@@ -56,7 +61,7 @@ def _drawn(histogram: Histogram, threshold: float) -> Figure:
         share = counts / max(counts.sum(), 1)
         axes.stairs(share, histogram.edges, fill=True, color=colour, alpha=0.55, label=name, linewidth=0)
     axes.axvline(threshold, color=LIMIT, linestyle="--", linewidth=1.4, label=f"threshold {threshold:.4g}")
-    axes.set_xlabel("anomaly score (mean squared distance to the nearest normal images)")
+    axes.set_xlabel(f"anomaly score ({_SCALED if histogram.scaled else _DISTANCE})")
     axes.set_ylabel("share of images")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper right")

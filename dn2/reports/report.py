@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from logging import getLogger
 from typing import Any
 
@@ -89,6 +89,7 @@ def write_report(
         worst=tuple(_record(row) for _, row in worst),
     )
     histogram = _histogram(store, scored, parts, calibration, decision.threshold)
+    histogram = replace(histogram, scaled=bank.scale != "none")
     page = render(
         report,
         bank,

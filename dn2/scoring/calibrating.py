@@ -13,6 +13,7 @@ from dn2.neighbors.products import Neighbors
 from dn2.neighbors.segments import OWN, UNIT, Segment, keys_of
 from dn2.progress import advance
 from dn2.scoring.calibration import Calibration
+from dn2.scoring.scale import relative
 from dn2.scoring.scores import image_scores
 from dn2.scoring.units import units_of
 from dn2.store.tables import concat
@@ -86,6 +87,11 @@ class CalibrationImages:
         enough = has_centres or _enough(unit_of, content, wanted_rows, np.concatenate(living), self._bank.search.k)
         return unit_of[wanted_rows], (*OWN, UNIT) if enough else OWN
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Which columns' keys tell an image from others."""
+        return self._columns
+
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
@@ -117,7 +123,7 @@ class CalibrationImages:
         for low in range(0, len(self), _AT_ONCE):
             numbers = np.arange(low, min(low + _AT_ONCE, len(self)))
             found = self.nearest(numbers, memory_mb=memory_mb)
-            parts.append(image_scores(found.distances, self._bank.search.tiles)[0])
+            parts.append(image_scores(relative(found, self._bank.scales), self._bank.search.tiles)[0])
             advance("calibrate", len(numbers), total=len(self))
         return np.concatenate(parts) if parts else np.empty(0, np.float32)
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import spearmanr
 
 from dn2.neighbors.products import Neighbors
 from dn2.records import Fidelity
 from dn2.scoring.calibration import Calibration
+from dn2.scoring.scale import relative
 from dn2.scoring.scores import image_scores
 
 
 def fidelity(
-    found: Neighbors, true: Neighbors, false_alarm_rate: float, *, tiles: int = 1, centres: bool = False
+    found: Neighbors,
+    true: Neighbors,
+    false_alarm_rate: float,
+    *,
+    tiles: int = 1,
+    centres: bool = False,
+    scales: npt.NDArray[np.float32] | None = None,
 ) -> Fidelity:
     """Return how what an index found for images differs from what there is.
 
@@ -22,8 +30,9 @@ def fidelity(
         false_alarm_rate: share of the images that lies above either's threshold.
         tiles: T, of an image.
         centres: the index holds centres instead of images.
+        scales: (N,) float32 of the rows that both name; None where scores are distances.
     """
-    scores, exact = image_scores(found.distances, tiles)[0], image_scores(true.distances, tiles)[0]
+    scores, exact = (image_scores(relative(side, scales), tiles)[0] for side in (found, true))
     flags = [of > np.float32(Calibration.of(of).threshold(false_alarm_rate)[0]) for of in (scores, exact)]
     # a row at the same distance as the k-th is as good as the k-th: copies must not count as misses
     hits = (found.distances <= true.distances[:, -1:]).sum(1)

@@ -31,6 +31,7 @@ from dn2.scoring.calibration import LEAVE_ONE_OUT_ROWS, held_out_rows, trusted
 from dn2.scoring.cleaning import kept_rows
 from dn2.scoring.fidelity import fidelity
 from dn2.scoring.rows import check_rejects, described, dim_of, image_rows, tile_rows, tile_vectors
+from dn2.scoring.scale import write_scales
 from dn2.store.documents import BANK_VERSION
 from dn2.store.lock import locked
 from dn2.store.schemas import CALIBRATION
@@ -124,7 +125,7 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
     index: list[Any] = [choice.index.name, choice.nlist, config.segment_rows, *([others] if others else [])]
     base = fingerprint([_FORMAT, embedded.embedder, images, config.metric, split.method, *index, *cleaned])
     k = min(config.k, choice.index.rows(in_bank, choice.nlist))
-    search = Search(dim, k, config.metric, tiles, choice.nlist, nprobe=0)  # all rows, until it is known how many cells
+    search = Search(dim, k, config.metric, tiles, choice.nlist, nprobe=0, scale=config.scale)  # all cells, for now
     with gathered((in_bank, dim), _vectors(embedded, store, split.in_bank, config.metric)) as vectors:
         limit = config.segment_rows
         segments = lay_out(
@@ -136,6 +137,8 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
         calibrating = set(keep_rows(rows, split.calibrates)["image_id"].to_pylist())
         by_unit = config.units == "auto"
         images_in = CalibrationImages(bank, calibrating, by_unit=by_unit, memory_mb=config.search_memory_mb)
+        _choose_cells(bank, images_in, choice, config)
+        write_scales(store, bank, images_in.columns, memory_mb=config.search_memory_mb)
         cost = _measured(bank, images_in, Rows(vectors, images_in.keys_of(bank_rows)), choice, config)
     scores = images_in.scores(memory_mb=config.search_memory_mb)
     contamination = 0.0 if cleaning is None else cleaning.contamination
@@ -170,6 +173,7 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
         copies=normal.num_rows - len(np.unique(keys(normal["content_sha256"].to_pylist()))),
         fidelity=cost,
         weights=embedded.weights,
+        scale=config.scale,
     )
     write_calibration(store, record, images_in, scores, files.config, mask=normal_scores)
     store.write(layout.bank_probes(name, version), store.read(layout.probes(embedded.embedder)))
@@ -216,45 +220,64 @@ def _hold_out(
     return [name]
 
 
-def _measured(
-    bank: Bank, images: CalibrationImages, everything: Rows, choice: Choice, config: FitConfig
-) -> Fidelity | None:
-    """Choose the cells that a bank visits, and return what its index costs in accuracy; None where it is exact.
+def _drawn(images: CalibrationImages) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return which images choose the number of cells, and which others show what the index costs."""
+    drawn = images.sample(2 * COMPARED)
+    return drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
 
-    What chooses the number of cells is not what the accuracy is measured on.
+
+def _choose_cells(bank: Bank, images: CalibrationImages, choice: Choice, config: FitConfig) -> None:
+    """Set how many cells a bank visits, if it has any.
 
     Args:
         bank: not published yet.
         images: that calibrate it.
-        everything: what exact search would search.
         choice: its index.
         config: recall or nprobe, and limits.
     """
-    index, memory = choice.index, config.search_memory_mb
+    if not choice.index.divided:
+        return
+    choosing, others = _drawn(images)
+    queries, mine = images.queries(choosing if len(choosing) else others)
+    nprobe = config.nprobe or max(
+        nprobe_for(
+            queries,
+            Rows(segment.vectors, images.keys_of(segment.table)),
+            segment.cells,
+            bank.search.k,
+            config.recall,
+            query_keys=mine,
+            memory_mb=config.search_memory_mb,
+        )
+        for segment in bank.segments
+        if segment.cells is not None
+    )
+    bank.search = replace(bank.search, nprobe=min(nprobe, choice.nlist))
+
+
+def _measured(
+    bank: Bank, images: CalibrationImages, everything: Rows, choice: Choice, config: FitConfig
+) -> Fidelity | None:
+    """Return what a bank's index costs in accuracy; None where it is exact.
+
+    Args:
+        bank: not published yet, with its cells chosen.
+        images: that calibrate it.
+        everything: what exact search would search if the bank does not hold it.
+        choice: its index.
+        config: limits.
+    """
+    index, memory, rate = choice.index, config.search_memory_mb, config.false_alarm_rate
     if index.exact:
         return None
-    drawn = images.sample(2 * COMPARED)
-    choosing, comparing = drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
-    if index.divided:
-        queries, mine = images.queries(choosing if len(choosing) else drawn)
-        nprobe = config.nprobe or max(
-            nprobe_for(
-                queries,
-                Rows(segment.vectors, images.keys_of(segment.table)),
-                segment.cells,
-                bank.search.k,
-                config.recall,
-                query_keys=mine,
-                memory_mb=memory,
-            )
-            for segment in bank.segments
-            if segment.cells is not None
-        )
-        bank.search = replace(bank.search, nprobe=min(nprobe, choice.nlist))
-    queries, mine = images.queries(comparing)
+    comparing = _drawn(images)[1]
     found = images.nearest(comparing, memory_mb=memory)
+    if not index.centres:
+        true = images.nearest(comparing, memory_mb=memory, exact=True)
+        return fidelity(found, true, rate, tiles=bank.search.tiles, scales=bank.scales)
+    queries, mine = images.queries(comparing)
     true = at_most(queries, everything, config.k, query_keys=mine, memory_mb=memory)
-    return fidelity(found, true, config.false_alarm_rate, tiles=bank.search.tiles, centres=index.centres)
+    return fidelity(found, true, rate, tiles=bank.search.tiles, centres=True)
 
 
 def write_calibration(

@@ -26,6 +26,7 @@ from dn2.scoring.calibration import held_out_rows
 from dn2.scoring.fidelity import fidelity
 from dn2.scoring.fit import COMPARED, write_calibration
 from dn2.scoring.rows import check_rejects, described, dim_of, image_rows, tile_rows, tile_vectors
+from dn2.scoring.scale import write_scales
 from dn2.store.lock import locked
 from dn2.store.schemas import CALIBRATION
 from dn2.store.storage import Store
@@ -280,10 +281,11 @@ def _publish(
     bank = Bank(store, parent.name, version, search, files, memory_gb=config.bank_memory_gb)
     by_unit = FitConfig.reread(files.config).units == "auto"
     images, cost = CalibrationImages(bank, calibrates, by_unit=by_unit, memory_mb=memory), parent.fidelity
+    write_scales(store, bank, images.columns, memory_mb=memory)
     if index_of(parent.index).divided and cost is not None:
         drawn = images.sample(COMPARED)
         found, true = (images.nearest(drawn, memory_mb=memory, exact=exact) for exact in (False, True))
-        cost = fidelity(found, true, parent.false_alarm_rate, tiles=parent.tiles)
+        cost = fidelity(found, true, parent.false_alarm_rate, tiles=parent.tiles, scales=bank.scales)
     scores = images.scores(memory_mb=memory)
     calibration = images.calibration(scores)
     threshold, attainable = calibration.threshold(parent.false_alarm_rate)

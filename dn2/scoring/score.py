@@ -21,6 +21,7 @@ from dn2.scoring.calibration import Calibration
 from dn2.scoring.decide import decide
 from dn2.scoring.plan import bank_loads, plan_scoring
 from dn2.scoring.rows import living_rows
+from dn2.scoring.scale import relative
 from dn2.scoring.scores import image_scores
 from dn2.store.schemas import FOUND, SCORES
 from dn2.store.storage import Store
@@ -208,7 +209,7 @@ def _rows(
     if len(vectors):
         bank = Bank.open(store, record, memory_gb=config.bank_memory_gb)
         nearest = _nearest(bank, store, vectors, readable, folder, number, config.search_memory_mb)
-        scores, worst = image_scores(nearest.distances, record.tiles)
+        scores, worst = image_scores(relative(nearest, bank.scales), record.tiles)
         rarity = Calibration.read(store, record.name, record.version).p_values(scores)
         queries = np.arange(len(scores)) * record.tiles + worst
         rows, k = nearest.rows[queries], nearest.rows.shape[1]

@@ -56,6 +56,7 @@ _GROUPING = [
     _optional("label", pa.string(), "what is known about it; never used for scoring"),
 ]
 _VECTOR = pa.list_(pa.float16(), 1)
+_DISTANCE = "mean squared distance to the k nearest rows of the bank; with scale local over the mean of their scales"
 _TILE = "number of the tile, row by row from 0"
 
 MANIFEST = Schema(
@@ -201,7 +202,7 @@ CALIBRATION = Schema(
         [
             _IMAGE_ID,
             *_GROUPING,
-            _required("score", pa.float32(), "mean squared distance to the k nearest rows of the bank"),
+            _required("score", pa.float32(), _DISTANCE),
             _optional("unit", pa.int64(), "its unit: what is not independent has one number; null: each is its own"),
         ]
     ),
@@ -209,11 +210,28 @@ CALIBRATION = Schema(
     layout.bank_calibration.text,
 )
 
+SCALES = Schema(
+    "dn2.scales",
+    1,
+    pa.schema(
+        [
+            _IMAGE_ID,
+            _optional(
+                "scale",
+                pa.float32(),
+                "how far its own neighbours lie, a squared distance; null where it was taken out of the bank",
+            ),
+        ]
+    ),
+    "A row of a bank whose scores are scaled locally, segment by segment in the order of their rows.",
+    layout.bank_scales.text,
+)
+
 _SCORE = [
     _IMAGE_ID,
     _URI,
     *_GROUPING,
-    _optional("score", pa.float32(), "mean squared distance to the k nearest rows of the bank; null where rejected"),
+    _optional("score", pa.float32(), f"{_DISTANCE}; null where rejected"),
     _optional("p_value", pa.float64(), "how rare a score this high is among normal images; null where rejected"),
 ]
 _WORST_TILE = _optional("tile", pa.int32(), f"{_TILE}, with this score, the largest of all; null where there are none")
@@ -347,6 +365,7 @@ SCHEMAS = (
     BANK_ROWS,
     CELLS,
     CALIBRATION,
+    SCALES,
     FOUND,
     SCORES,
     REPORT,

@@ -51,7 +51,7 @@ def describe_bank(done: records.BankVersion, store: str, seconds: float) -> None
         )
     say(
         f"bank {done.name}, version {done.version}: {done.images} normal images, {done.rejected} rejected, "
-        f"{done.backbone}, k = {done.k}, {done.metric}"
+        f"{done.backbone}, k = {done.k}, {done.measure}"
     )
     say(f"index {index_in_words(done)}")
     for line in (fidelity_in_words(done), copies_in_words(done)):

@@ -104,7 +104,7 @@ def _version(found: of.VersionOverview) -> Iterator[str]:
 def _of_images(made: BankVersion) -> Iterator[str]:
     index = "" if index_of(made.index).exact else f", index {made.index}"
     yield (
-        f"        {many(made.images, 'image')}, {made.backbone}, {made.metric}, k = {made.k}, "
+        f"        {many(made.images, 'image')}, {made.backbone}, {made.measure}, k = {made.k}, "
         f"threshold {made.threshold:.4g}{index}"
     )
     if made.cleaning is not None:

@@ -60,6 +60,7 @@ BOUNDS: list[tuple[type[Config], str, list[Any], list[Any]]] = [
     (EmbedConfig, "device", ["auto", "cpu", "cuda", "cuda:0", "cuda:12"], ["gpu", "cuda:", "cuda:x", "cpu\n", "CPU"]),
     (FitConfig, "k", [1, 1000], [0, 1001]),
     (FitConfig, "metric", ["l2", "cosine"], ["euclid"]),
+    (FitConfig, "scale", ["none", "local"], ["global"]),
     (FitConfig, "false_alarm_rate", [1e-9, 0.999], [0, 1, -0.1, float("nan"), "often"]),
     (FitConfig, "calibration", ["auto", "leave-one-out", "held-out"], ["none"]),
     (FitConfig, "index", ["auto", "exact", "ivf", "centroids"], ["hnsw", ""]),
