@@ -13,7 +13,7 @@ from dn2.neighbors.index import index_of
 from dn2.records import BankVersion, GroupBankVersion
 from dn2.upkeep import overview as of
 from flows.cli.console import say, visible
-from flows.facts import many, size_in_words
+from flows.facts import doubts_in_words, many, size_in_words
 
 T = TypeVar("T")
 
@@ -98,6 +98,8 @@ def _version(found: of.VersionOverview) -> Iterator[str]:
         yield from _of_images(found.made)
     if isinstance(found.made, GroupBankVersion):
         yield from _of_groups(found.made)
+    if found.made is not None:
+        yield from (f"        {doubt}" for doubt in doubts_in_words(found.made))
     yield from _error(found.error, 8)
 
 
