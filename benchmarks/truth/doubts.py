@@ -35,7 +35,7 @@ from dn2.evaluation.bricks import blocks
 from dn2.evaluation.fashion import read_fashion, write_pictures
 from dn2.records import BankVersion, Embedded, Report
 
-DRAWS, MOST = 4, 300  # of each set that is not of pictures; images of a batch
+DRAWS, MOST = 2, 300  # of each set that is not of pictures; images of a batch
 PROMISES = {"rate-not-kept", "none-selected"}
 Drawn = tuple[np.ndarray, list[str] | None]  # vectors, and names of groups
 Draw = Callable[[np.random.Generator, int, bool], Drawn]
@@ -48,10 +48,11 @@ def fashion() -> Embeddings:
 
 
 def classes(*labels: int) -> Draw:
-    """Return what draws images of some classes, or of the next one, in equal shares."""
+    """Return what draws images of some classes in equal shares, or of one that is none of them."""
+    away = next(5 + (labels[0] - 2 + more) % 5 for more in range(5) if 5 + (labels[0] - 2 + more) % 5 not in labels)
 
     def draw(random: np.random.Generator, count: int, other: bool) -> Drawn:
-        wanted = [5 + (labels[0] - 5 + 2) % 5] if other else list(labels)
+        wanted = [away] if other else list(labels)
         mine = np.flatnonzero(np.isin(fashion().train_labels, wanted))
         return fashion().train[random.choice(mine, count, replace=False)], None
 

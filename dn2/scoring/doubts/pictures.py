@@ -20,8 +20,9 @@ from dn2.store.schemas import THUMBNAILS
 from dn2.store.storage import Store
 from dn2.store.tables import read_table
 
+OF_PICTURES = ("masks", "constant", "cropped")
 COLUMNS = ["image_id", "uri", "width", "height"]  # of EMBEDDINGS
-_LOOKED_AT = 20_000  # pictures, or the shard that is begun: those of more shards are not looked at
+_LOOKED_AT = 10_000  # pictures: of more, whole shards are chosen
 _LOST, _LONG = 0.25, 0.05  # share of a long image that the crop leaves out; share of the images of which it does
 _FEW_MASKS, _MASKS = 3, 0.01  # so many are a doubt, or such a share
 _SUFFIX = re.compile(r"[-_. ]*(masks?|gt|ground[-_ ]?truth|labels?|seg(mentation)?|anno(tation)?s?)$")
@@ -105,7 +106,7 @@ def _cropped(shards: Shards) -> Iterator[Doubt]:
     if long and long >= _LONG * images:
         yield Doubt(
             "cropped",
-            f"of {long:,} of {images:,} images the central square leaves out over a quarter, up to {worst:.0%}: flaws "
+            f"the central square leaves out over a quarter of {long:,} of {images:,} images, up to {worst:.0%}: flaws "
             f"there are not seen. --crop full sees all of an image, --crop tiles-RxC looks at its parts",
             {"long": long, "images": images, "largest_share": round(worst, 4)},
             tuple(uris),

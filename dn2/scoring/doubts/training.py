@@ -13,7 +13,7 @@ from scipy.stats import poisson
 from dn2.records import BankVersion, Embedded, EmbedderName
 from dn2.records.doubts import SHOWN, Doubt, named
 from dn2.scoring.calibration import Calibration
-from dn2.scoring.doubts.pictures import COLUMNS, Shards, picture_doubts
+from dn2.scoring.doubts.pictures import COLUMNS, OF_PICTURES, Shards, picture_doubts
 from dn2.scoring.rows import living_rows
 from dn2.store.storage import Store
 from dn2.store.tables import keep_rows
@@ -45,6 +45,17 @@ def bank_doubts(
     found = [*promises(record), *calibration_doubts(record, images, scores, unit_of)]
     shards = _shards(embedded, store)
     return (*found, *picture_doubts(shards, store, crop=EmbedderName.parse(record.embedder).crop))
+
+
+def changed_doubts(
+    record: BankVersion, images: Any, scores: npt.NDArray[np.float32], unit_of: npt.NDArray[np.int64] | None
+) -> tuple[Doubt, ...]:
+    """Return the doubts of a bank that has grown or shrunk: what was said of pictures stays.
+
+    Arguments are as in `bank_doubts`; the record has the doubts of the version before.
+    """
+    stay = (doubt for doubt in record.doubts if doubt.code in OF_PICTURES)
+    return (*promises(record), *calibration_doubts(record, images, scores, unit_of), *stay)
 
 
 def calibration_doubts(

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import io
+import hashlib
 import json
 import shutil
 from dataclasses import asdict
@@ -83,8 +83,6 @@ def test_image_that_was_removed_from_the_bank_is_no_longer_known(store: Store):
 
 
 def normal_id(row: int) -> str:
-    import hashlib
-
     return hashlib.sha256(f"normal-{row}".encode()).hexdigest()[:32]
 
 
@@ -143,8 +141,9 @@ def test_names_in_doubts_move_no_cursor(own_bricks: Bricks, tmp_path: Path):
     shutil.copy(next(own_bricks.normal.iterdir()), tmp_path / "a\x1b[2J\nb.png")
     report = pictures_scored(tmp_path, own_bricks)
     assert all(character.isprintable() for one in report.doubts for character in one.message)
-    page = io.StringIO(Path(report.html.removeprefix("file://")).read_text()).read()
-    assert "known-images" in page
+    page = Path(report.html.removeprefix("file://")).read_text()
+    assert "<code>known-images</code>" in page
+    assert "<div><b>1</b>in the bank already</div>" in page
 
 
 def test_nearness_that_is_met_by_chance_is_none(store: Store):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -108,3 +109,14 @@ def test_doubts_lie_in_the_version_and_are_shown(store: Store):
     (shown,) = dn2.show(store).banks[0].versions
     assert isinstance(shown.made, BankVersion)
     assert shown.made.doubts == bank.doubts
+
+
+def test_bank_that_grows_or_shrinks_is_judged_anew(store: Store):
+    few = trained(store, normal_vectors(15, seed=0), far=0.1)
+    assert codes(few) == ["few-units"]
+    more = write_shards(store, normal_vectors(30, seed=1), name="more")
+    assert codes(dn2.add(more, store, bank="parts").bank) == []
+    far = trained(store, with_far(60, 10), far=0.1, name="far")
+    assert codes(far) == ["far-images"]
+    ids = [hashlib.sha256(f"far-{row}".encode()).hexdigest()[:32] for row in range(60, 70)]
+    assert codes(dn2.remove(store, ids, bank="parts").bank) == []
