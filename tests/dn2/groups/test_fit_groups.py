@@ -168,7 +168,8 @@ def test_rate_that_cannot_be_promised_is_told(store: Store, normal: Embedded, ca
 
     assert record.attainable_rate == pytest.approx(1 / 21)  # however many parts the groups were cut into
     assert caplog.messages == [
-        "bank parts: 20 normal groups cannot promise a false-alarm rate of 0.10%, only 4.76%; 999 groups would do [rate-not-kept]"
+        "bank parts: 20 normal groups cannot promise a false-alarm rate of 0.10%, only 4.76%; 999 groups would do "
+        "[rate-not-kept]"
     ]
 
 

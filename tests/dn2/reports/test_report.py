@@ -141,7 +141,7 @@ def test_many_rejects_are_a_warning(own_bricks: Bricks, tmp_path: Path):
     warning = "1 of 33 images could not be read: the others may not represent the batch"
     assert warning not in few.report.warnings
     assert many.report.warnings[0] == warning
-    assert f'<p>{warning} <code>unreadable</code></p>' in many.html()
+    assert f"<p>{warning} <code>unreadable</code></p>" in many.html()
 
 
 def test_damaged_count_is_a_bug_that_is_not_hidden(batch: Batch):
