@@ -14,6 +14,7 @@ import pytest
 from pydantic import TypeAdapter
 
 import dn2
+from dn2.records import AnyBank
 from dn2.store.schemas import MANIFEST
 from dn2.store.tables import writing
 from dn2.upkeep.overview import Overview
@@ -35,6 +36,11 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 @pytest.fixture
 def full(tmp_path: Path) -> Full:
     return Full(str(tmp_path / "dn2-store"), tmp_path / "photos")
+
+
+def doubts(made: AnyBank) -> list[str]:
+    """What is printed of them, as a regular expression a line."""
+    return [re.escape(f"        {doubt.message} [{doubt.code}]") for doubt in made.doubts]
 
 
 def parsed(text: str) -> Overview:
@@ -65,12 +71,15 @@ def test_everything_in_the_store_is_printed(run: Run, full: Full, tmp_path: Path
         rf"    \* {groups.version}  {TIME}  \(current\)",
         "        12 groups, 48 images in all, synthetic, l2",
         "        k = 2, pooling mean, threshold by size",
+        *doubts(groups),
         f"  parts: bank of images, 2 versions; {SIZE}",
         rf"    \* {second.version}  {TIME}, after {first.version}  \(current\)",
         f"        {second.rows} images, synthetic, l2, k = 2, threshold {second.threshold:.4g}",
         f"        cleaned: {second.dropped} images dropped",
+        *doubts(second),
         f"      {first.version}  {TIME}",
         f"        30 images, synthetic, l2, k = 2, threshold {first.threshold:.4g}",
+        *doubts(first),
         "",
         "reports",
         "  of bank lots: 1 report",
