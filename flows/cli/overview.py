@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from textwrap import wrap
 from typing import TypeVar
 
 from pydantic import TypeAdapter
@@ -99,7 +100,9 @@ def _version(found: of.VersionOverview) -> Iterator[str]:
     if isinstance(found.made, GroupBankVersion):
         yield from _of_groups(found.made)
     if found.made is not None:
-        yield from (f"        {doubt}" for doubt in doubts_in_words(found.made))
+        for doubt in doubts_in_words(found.made):
+            lines = wrap(doubt, 72, break_long_words=False, break_on_hyphens=False)
+            yield from (f"        {line}" for line in lines)
     yield from _error(found.error, 8)
 
 

@@ -14,10 +14,10 @@ import pytest
 from pydantic import TypeAdapter
 
 import dn2
-from dn2.records import AnyBank
 from dn2.store.schemas import MANIFEST
 from dn2.store.tables import writing
 from dn2.upkeep.overview import Overview
+from tests.conftest import Bricks
 from tests.dn2.upkeep.full import Full
 from tests.flows.checks import FAILED, WRONG_USE, check, files
 from tests.flows.command import DN2, Run, environment, runner
@@ -36,11 +36,6 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 @pytest.fixture
 def full(tmp_path: Path) -> Full:
     return Full(str(tmp_path / "dn2-store"), tmp_path / "photos")
-
-
-def doubts(made: AnyBank) -> list[str]:
-    """What is printed of them, as a regular expression a line."""
-    return [re.escape(f"        {doubt.message} [{doubt.code}]") for doubt in made.doubts]
 
 
 def parsed(text: str) -> Overview:
@@ -71,15 +66,12 @@ def test_everything_in_the_store_is_printed(run: Run, full: Full, tmp_path: Path
         rf"    \* {groups.version}  {TIME}  \(current\)",
         "        12 groups, 48 images in all, synthetic, l2",
         "        k = 2, pooling mean, threshold by size",
-        *doubts(groups),
         f"  parts: bank of images, 2 versions; {SIZE}",
         rf"    \* {second.version}  {TIME}, after {first.version}  \(current\)",
         f"        {second.rows} images, synthetic, l2, k = 2, threshold {second.threshold:.4g}",
         f"        cleaned: {second.dropped} images dropped",
-        *doubts(second),
         f"      {first.version}  {TIME}",
         f"        30 images, synthetic, l2, k = 2, threshold {first.threshold:.4g}",
-        *doubts(first),
         "",
         "reports",
         "  of bank lots: 1 report",
@@ -111,6 +103,14 @@ def test_everything_in_the_store_is_printed(run: Run, full: Full, tmp_path: Path
     for line, pattern in zip(lines, expected, strict=True):
         assert re.fullmatch(pattern, line), (line, pattern)
         assert len(line) <= 80 or "file://" in line, line
+
+
+def test_doubts_about_a_bank_are_printed_below_its_version(run: Run, own_bricks: Bricks):
+    (doubt,) = own_bricks.bank.doubts
+    lines = run("show", "--store", own_bricks.store).out.splitlines()
+    (first,) = (number for number, line in enumerate(lines) if line.startswith("        32 calibration images"))
+    assert " ".join(line.strip() for line in lines[first : first + 2]) == f"{doubt.message} [rate-not-kept]"
+    assert max(map(len, lines[first : first + 2])) <= 80
 
 
 def test_json_is_one_object_in_ascii_and_equals_the_records(run: Run, full: Full):
