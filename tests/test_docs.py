@@ -228,11 +228,13 @@ def width(text: ast.expr) -> int:
 
 
 def messages() -> dict[str, int]:
-    """How wide the message of each error that is raised and of each logged warning is, by its place."""
+    """How wide the message of each error that is raised, logged warning and doubt is, by its place."""
     found = {}
     for path in (path for room in ("dn2", "flows", "tasks", "deployments") for path in (ROOT / room).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             call = node.exc if isinstance(node, ast.Raise) else node
+            if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "Doubt" and len(call.args) > 1:
+                found[f"{path.relative_to(ROOT)}:{call.lineno}"] = width(call.args[1])
             warns = isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "warning"
             if isinstance(call, ast.Call) and call.args and (warns or isinstance(node, ast.Raise)):
                 found[f"{path.relative_to(ROOT)}:{call.lineno}"] = width(call.args[0])

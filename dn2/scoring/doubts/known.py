@@ -94,7 +94,7 @@ def known_doubts(scored: Scored, store: Store, parts: list[Part]) -> Iterator[Do
     yield Doubt(
         "known-images",
         f"{count:,} of {images:,} images are in the bank already, {by_bytes:,} by their bytes and {nearly:,} nearly: "
-        f"the batch's rates leave them out. Score images that the bank was not trained with: {named(uris, count)}",
+        f"the batch's rates leave them out. Score images it was not trained with: {named(uris, count)}",
         {"known": count, "by_bytes": by_bytes, "nearly": nearly, "images": images},
         tuple(uris[:SHOWN]),
     )
