@@ -16,7 +16,14 @@ import dn2
 from dn2 import records
 from dn2.layout import PICTURE
 from dn2.sources.pattern import below
-from flows.facts import Outcome, copies_in_words, fidelity_in_words, index_in_words, size_in_words
+from flows.facts import (
+    Outcome,
+    copies_in_words,
+    doubts_in_words,
+    fidelity_in_words,
+    index_in_words,
+    size_in_words,
+)
 from flows.links import cell, page, served, text
 from flows.parameters import TellConfig
 
@@ -125,7 +132,8 @@ def display_bank(bank: records.AnyBank) -> None:
         ("could not be read", f"{bank.rejected:,}"),
         ("backbone", f"{text(bank.backbone)}, k = {bank.k}, {bank.metric}"),
     ]
-    create_markdown_artifact(_table(lines), key=_key("bank", bank.name), description="The bank's current version")
+    summary = "\n\n".join([_table(lines), *(f"> {text(doubt)}" for doubt in doubts_in_words(bank))])
+    create_markdown_artifact(summary, key=_key("bank", bank.name), description="The bank's current version")
 
 
 def _of_images(bank: records.BankVersion) -> Iterator[tuple[str, str]]:
@@ -161,7 +169,7 @@ def display_report(report: records.AnyReport, store: str, tell: TellConfig) -> N
     )
     picture = _histogram(report, store)
     shown = [f"![histogram of the scores]({picture})"] if picture else []
-    summary = "\n\n".join([_table(lines), *(f"> {text(warning)}" for warning in report.warnings), *shown])
+    summary = "\n\n".join([_table(lines), *(f"> {text(doubt)}" for doubt in doubts_in_words(report)), *shown])
     missing = report.unscored if isinstance(report, records.GroupReport) else report.rejected
     why = "scored" if isinstance(report, records.GroupReport) else "read"
     headline = f"**{report.anomalous:,} of {report.scored:,}** {report.of} are anomalous"

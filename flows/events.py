@@ -90,6 +90,7 @@ def tell_report(report: AnyReport, store: str, tell: TellConfig) -> None:
         "report": report.uri,
         "report_url": served(report.html, store, tell.report_base_url),
         "warnings": list(report.warnings),
+        "doubts": [doubt.code for doubt in report.doubts],
     }
     emit(BATCH_SCORED, resource, payload, key=report.uri)
     if report.anomalous_rate > tell.alert_rate:

@@ -9,7 +9,7 @@ from dn2.errors import Dn2Error
 from dn2.neighbors.index import index_of
 
 if TYPE_CHECKING:  # `dn2 --help` has nothing to tell of
-    from dn2.records import AnyReport, BankVersion, Growth, Size
+    from dn2.records import AnyBank, AnyReport, BankVersion, Growth, Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,12 @@ def reason(error: Exception) -> str:
     """Return why something failed, in one line."""
     text = str(error) if isinstance(error, Dn2Error) else f"unexpected {type(error).__name__}: {error}"
     return " ".join(text.split())
+
+
+def doubts_in_words(made: AnyReport | AnyBank) -> list[str]:
+    """Return what makes a report or a bank doubtful, each with its code, if an older dn2 has not left it out."""
+    told = [f"{doubt.message} [{doubt.code}]" for doubt in made.doubts]
+    return told or list(getattr(made, "warnings", ()))
 
 
 def index_in_words(bank: BankVersion) -> str:

@@ -196,6 +196,24 @@ def test_messages_explained_are_messages_of_the_code():
     assert [message for message in explained if message not in source] == []
 
 
+def codes_of_doubts() -> set[str]:
+    """The codes that the library gives to its doubts."""
+    found = set()
+    for path in (ROOT / "dn2").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Doubt":
+                found |= {one.value for one in node.args[:1] if isinstance(one, ast.Constant)}
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "promises":
+                found |= {one.elts[0].value for one in node.value.elts}  # type: ignore[attr-defined]
+    return found
+
+
+def test_each_code_of_a_doubt_is_a_heading_of_its_page():
+    headings = re.findall(r"^### (\S+)$", text_of("docs/doubts.md"), re.MULTILINE)
+    assert len(headings) == len(set(headings)) > 10
+    assert set(headings) == codes_of_doubts()
+
+
 def width(text: ast.expr) -> int:
     """How wide a message is, a value counted as 12 characters; of two endings the longer one."""
     if isinstance(text, ast.Constant):
@@ -210,11 +228,13 @@ def width(text: ast.expr) -> int:
 
 
 def messages() -> dict[str, int]:
-    """How wide the message of each error that is raised and of each logged warning is, by its place."""
+    """How wide the message of each error that is raised, logged warning and doubt is, by its place."""
     found = {}
     for path in (path for room in ("dn2", "flows", "tasks", "deployments") for path in (ROOT / room).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             call = node.exc if isinstance(node, ast.Raise) else node
+            if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "Doubt" and len(call.args) > 1:
+                found[f"{path.relative_to(ROOT)}:{call.lineno}"] = width(call.args[1])
             warns = isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "warning"
             if isinstance(call, ast.Call) and call.args and (warns or isinstance(node, ast.Raise)):
                 found[f"{path.relative_to(ROOT)}:{call.lineno}"] = width(call.args[0])

@@ -11,6 +11,7 @@ import pytest
 
 import dn2
 from dn2.scoring.watermark import unscored
+from flows.facts import doubts_in_words
 from tests import old_store
 
 EXPECTED = json.loads(old_store.PACKED.with_name("store.json").read_text("utf-8"))
@@ -75,6 +76,13 @@ def test_all_of_it_is_shown_and_none_of_it_is_stale(store: Path):
     assert sum(reports.count for reports in found.reports) == 6
     assert found.cleanings.count == 1
     assert dn2.prune(store, now=4e9).kinds == ()
+
+
+def test_warnings_of_its_reports_are_still_told(store: Path):
+    made = [one.made for reports in dn2.show(store).reports for one in reports.newest]
+    told = [warning for one in made if one is not None for warning in one.warnings]
+    assert len(told) > 3
+    assert {doubt for one in made if one is not None for doubt in doubts_in_words(one)} == set(told)
 
 
 def test_what_was_scored_counts_as_scored(store: Path):

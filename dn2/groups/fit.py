@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from dataclasses import replace
 from logging import getLogger
 from typing import Any
 
@@ -21,7 +23,7 @@ from dn2.neighbors.exact import search
 from dn2.neighbors.vectors import write_vectors
 from dn2.neighbors.versions import check_kind, make_current, publish
 from dn2.progress import advance
-from dn2.records import BankFiles, Embedded, GroupBankVersion, GroupCells
+from dn2.records import BankFiles, Doubt, Embedded, GroupBankVersion, GroupCells
 from dn2.scoring.rows import check_rejects, described, image_vectors, living_rows
 from dn2.scoring.scores import mean_distance
 from dn2.store.documents import GROUP_BANK_VERSION
@@ -63,7 +65,8 @@ def fit_groups(
         check_kind(store, name, GROUP_BANK_VERSION)
         record = _version(embedded, store, name, config)
         make_current(store, record)
-    _warn(record)
+    for doubt in record.doubts:
+        log.warning("bank %s: %s [%s]", record.name, doubt.message, doubt.code)
     return record
 
 
@@ -114,6 +117,7 @@ def _version(embedded: Embedded, store: Store, name: str, config: GroupFitConfig
         rejected=embedded.rejected,
         weights=embedded.weights,
     )
+    record = replace(record, doubts=tuple(_doubts(record)))
     cells = _write_cells(pooling, store, path)
     content = config.model_dump(mode="json")
     publish(store, record, BankFiles((segment,), config=content, cells=cells))
@@ -238,22 +242,20 @@ def _examples(embedded: Embedded, store: Store, grouping: Grouping, large: npt.N
     return {"example_ids": [ids[group] for group in kept], "example_shards": [shards[group] for group in kept]}
 
 
-def _warn(record: GroupBankVersion) -> None:
-    """Say what the bank cannot promise."""
+def _doubts(record: GroupBankVersion) -> Iterator[Doubt]:
+    """Yield what the bank cannot promise, and what it leaves out."""
     if record.attainable_rate > record.false_alarm_rate:
-        log.warning(
-            "bank %s: %d normal groups cannot promise a false-alarm rate of %.2f%%, only %.2f%%; %d groups would do",
-            record.name,
-            record.groups,
-            100 * record.false_alarm_rate,
-            100 * record.attainable_rate,
-            math.ceil(1 / record.false_alarm_rate - 1e-9) - 1,
+        enough = math.ceil(1 / record.false_alarm_rate - 1e-9) - 1
+        yield Doubt(
+            "rate-not-kept",
+            f"{record.groups} normal groups cannot promise a false-alarm rate of {record.false_alarm_rate:.2%}, only "
+            f"{record.attainable_rate:.2%}; {enough} groups would do",
+            {"groups": record.groups, "asked": record.false_alarm_rate, "promised": record.attainable_rate},
         )
     if record.small or record.ungrouped:
-        log.warning(
-            "bank %s: left out %d groups of fewer than %d readable images, and %d images that belong to no group",
-            record.name,
-            record.small,
-            record.min_size,
-            record.ungrouped,
+        yield Doubt(
+            "left-out",
+            f"left out {record.small} groups of fewer than {record.min_size} readable images, and {record.ungrouped} "
+            f"images that belong to no group",
+            {"groups": record.small, "images": record.ungrouped},
         )

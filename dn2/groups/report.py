@@ -12,7 +12,8 @@ from dn2 import layout
 from dn2.groups.cards import cards_of
 from dn2.groups.findings import Findings
 from dn2.layout import GROUPS_FILE
-from dn2.records import GroupReport
+from dn2.records import Doubt, GroupReport
+from dn2.records.doubts import texts
 from dn2.reports.groups import write_page
 from dn2.scoring.rows import living_rows
 from dn2.scoring.selection import calibration_needed, images_needed
@@ -35,6 +36,7 @@ def write_report(findings: Findings, store: Store, folder: str) -> GroupReport:
     pairs = list(zip(findings.reported, grouping.readable, strict=True))
     images = sum(int(reported.sum()) for reported, _ in pairs)
     rejected = sum(int((reported & ~readable).sum()) for reported, readable in pairs)
+    doubts = tuple(_doubts(findings, images, rejected))
     report = GroupReport(
         uri=store.uri_of(folder),
         bank=bank.name,
@@ -50,8 +52,9 @@ def write_report(findings: Findings, store: Store, folder: str) -> GroupReport:
         rejected=rejected,
         false_alarm_rate=config.false_alarm_rate or bank.false_alarm_rate,
         false_discovery_rate=config.false_discovery_rate,
-        warnings=tuple(_warnings(findings, images, rejected)),
+        warnings=texts(doubts),
         worst=tuple(card.group for card in cards),
+        doubts=doubts,
     )
     reasons = zip(grouping.group_ids, verdicts.reasons, strict=True)
     unscored = [(name, reason) for name, reason in reasons if reason is not None]
@@ -116,32 +119,40 @@ def _groups(findings: Findings) -> dict[str, Any]:
     }
 
 
-def _warnings(findings: Findings, images: int, rejected: int) -> Iterator[str]:
+def _doubts(findings: Findings, images: int, rejected: int) -> Iterator[Doubt]:
     """Yield what a reader should know before trusting the figures."""
     record, verdicts, config = findings.bank.record, findings.verdicts, findings.config
     scored = int(verdicts.scored.sum())
     asked = config.false_alarm_rate or record.false_alarm_rate
     if rejected > config.max_rejects and rejected > config.max_reject_rate * images:
-        yield f"{rejected} of {images} images could not be read: the others may not represent their groups"
+        message = f"{rejected} of {images} images could not be read: the others may not represent their groups"
+        yield Doubt("unreadable", message, {"rejected": rejected, "images": images})
     if not scored:
         known = len(verdicts.scored)
-        yield f"none of {known} groups could be scored" if known else "no image here belongs to a group"
+        message = f"none of {known} groups could be scored" if known else "no image here belongs to a group"
+        yield Doubt("none-scored", message, {"groups": known})
         return
     if verdicts.promised > asked:
-        yield (
+        yield Doubt(
+            "rate-not-kept",
             f"the bank's {record.groups} normal groups promise a false-alarm rate of {verdicts.promised:.2%}, not the "
-            f"{asked:.2%} asked for"
+            f"{asked:.2%} asked for",
+            {"groups": record.groups, "asked": asked, "promised": verdicts.promised},
         )
     largest = int(findings.grouping.members[verdicts.scored].max())
     if largest > 2 * record.sizes[-1]:
-        yield (
+        yield Doubt(
+            "large-groups",
             f"groups of up to {largest} images are judged as if they had {record.sizes[-1]}, as fewer than five normal "
-            f"groups are larger: they are flagged too rarely"
+            f"groups are larger: they are flagged too rarely",
+            {"largest": largest, "calibrated_to": record.sizes[-1]},
         )
     needed = images_needed(scored, verdicts.calibration_rows, config.false_discovery_rate)
     if not findings.selected.any() and needed > scored:
         more = calibration_needed(scored, scored, config.false_discovery_rate)
-        yield (
+        yield Doubt(
+            "none-selected",
             f"{verdicts.calibration_rows} calibration scores are too few to select any group at a false-discovery rate "
-            f"of {100 * config.false_discovery_rate:.4g}%: {more} would do if all {scored} groups scored above them"
+            f"of {100 * config.false_discovery_rate:.4g}%: {more} would do if all {scored} groups scored above them",
+            {"calibration_scores": verdicts.calibration_rows, "scores_needed": more, "groups": scored},
         )

@@ -29,11 +29,12 @@ from dn2.store.tables import read_config
 
 log = getLogger(__name__)
 _NEEDED = {
-    BANK_VERSION: [
+    BANK_VERSION: ["segments", *(one.name for one in fields(BankVersion) if one.default is MISSING)],  # others are new
+    GROUP_BANK_VERSION: [
         "segments",
-        *(field.name for field in fields(BankVersion) if field.default is MISSING),
-    ],  # others are new
-    GROUP_BANK_VERSION: ["segments", "cells", *(field.name for field in fields(GroupBankVersion))],
+        "cells",
+        *(one.name for one in fields(GroupBankVersion) if one.default is MISSING),
+    ],
 }
 _SCHEMAS = {BankVersion: BANK_VERSION, GroupBankVersion: GROUP_BANK_VERSION}
 T = TypeVar("T", BankVersion, GroupBankVersion)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 from dn2.config import Name
 from dn2.layout import CleaningFolder, Embedder, SegmentName, Version
+from dn2.records.doubts import Doubt
 from dn2.records.embedders import EmbedderName
 
 
@@ -63,6 +64,7 @@ class BankVersion:
         units: how many units the calibration images make, each of which weighs the same; None: each image does.
         rate_interval: between which the false-alarm rate at the threshold lies, at 90 %; None in one of an older dn2.
         scale: what a distance is divided by: none, nothing; local, how far the neighbours' own neighbours lie.
+        doubts: what is odd about the training images, or cannot be promised.
     """
 
     name: Name
@@ -94,6 +96,7 @@ class BankVersion:
     units: int | None = None
     rate_interval: tuple[float, float] | None = None
     scale: Literal["none", "local"] = "none"
+    doubts: tuple[Doubt, ...] = ()
 
     of: ClassVar[str] = "images"  # what is scored with it
 
@@ -228,6 +231,7 @@ class GroupBankVersion:
         ungrouped: training images that belong to no group.
         rejected: training images that could not be read.
         weights: URI of the backbone's weights, where they are not the usual ones.
+        doubts: what cannot be promised.
     """
 
     name: Name
@@ -247,6 +251,7 @@ class GroupBankVersion:
     ungrouped: int
     rejected: int
     weights: str | None = None
+    doubts: tuple[Doubt, ...] = ()
 
     of: ClassVar[str] = "groups"  # what is scored with it
 

@@ -7,6 +7,7 @@ from typing import ClassVar, TypeAlias
 
 from dn2.config import Name
 from dn2.layout import ScorePart, ScoresFolder, ShardPath, Version
+from dn2.records.doubts import Doubt
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,9 @@ class Decision:
         above: calibration scores of the bank that lie above it.
         anomalous: images above it.
         selected: images that Benjamini-Hochberg selects at the false-discovery rate of the settings.
-        warnings: what could not be decided as it was asked for.
+        doubts: what could not be decided as it was asked for, and what is odd about the batch.
+        known: images of the batch that the bank holds already, by bytes or nearly.
+        known_anomalous: of them, those above the threshold.
     """
 
     threshold: float
@@ -78,7 +81,9 @@ class Decision:
     above: int
     anomalous: int
     selected: int
-    warnings: tuple[str, ...]
+    doubts: tuple[Doubt, ...]
+    known: int = 0
+    known_anomalous: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +126,11 @@ class Report:
         threshold: a higher score is called anomalous (squared distance).
         rule: how the threshold was chosen, in words.
         false_discovery_rate: share of normal images among the selected ones that may be expected.
-        warnings: what a reader should know before trusting the figures.
+        warnings: what a reader should know before trusting the figures: the messages of the doubts.
         worst: the images with the largest scores, worst first.
+        doubts: the same with codes and numbers; a report of an older dn2 has none.
+        known: images of the batch that the bank holds already, by bytes or nearly: its rates leave them out.
+        known_anomalous: of them, those above the threshold.
     """
 
     uri: str
@@ -139,6 +147,9 @@ class Report:
     false_discovery_rate: float
     warnings: tuple[str, ...] = ()
     worst: tuple[WorstImage, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
+    known: int = 0
+    known_anomalous: int = 0
 
     of: ClassVar[str] = "images"  # what was scored
 
@@ -159,8 +170,9 @@ class Report:
 
     @property
     def anomalous_rate(self) -> float:
-        """Share of the scored images that are anomalous; 0 if none was scored."""
-        return self.anomalous / self.scored if self.scored else 0.0
+        """Share of the scored images that are anomalous, those that the bank holds left out; 0 if there is none."""
+        rated = self.scored - self.known
+        return (self.anomalous - self.known_anomalous) / rated if rated else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +221,9 @@ class GroupReport:
         rejected: of them, images that could not be read.
         false_alarm_rate: share of normal groups that may be flagged.
         false_discovery_rate: share of normal groups among the selected ones that may be expected.
-        warnings: what a reader should know before trusting the figures.
+        warnings: what a reader should know before trusting the figures: the messages of the doubts.
         worst: the groups with the largest scores, worst first.
+        doubts: the same with codes and numbers; a report of an older dn2 has none.
     """
 
     uri: str
@@ -229,6 +242,7 @@ class GroupReport:
     false_discovery_rate: float
     warnings: tuple[str, ...] = ()
     worst: tuple[WorstGroup, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
 
     of: ClassVar[str] = "groups"  # what was scored
 

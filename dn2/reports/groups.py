@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 
 from dn2.config import GroupScoreConfig
 from dn2.errors import SchemaError
@@ -87,7 +87,8 @@ def finished_groups(store: Store, folder: str) -> GroupReport | None:
     if not store.exists(path):
         return None
     try:
-        document = read_document(store, path, GROUP_REPORT_SUMMARY, [field.name for field in fields(GroupReport)])
+        needed = [field.name for field in fields(GroupReport) if field.default is MISSING]
+        document = read_document(store, path, GROUP_REPORT_SUMMARY, needed)
         return as_record(GroupReport, {**document, "uri": store.uri_of(folder)}, store.uri_of(path))
     except SchemaError as error:
         raise SchemaError(f"{error}; delete that file: the report is made again") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import MISSING, asdict, fields, replace
 from logging import getLogger
 from typing import Any
 
@@ -16,7 +16,8 @@ from dn2.config import ScoreConfig, tile_grid
 from dn2.errors import SchemaError
 from dn2.layout import PAGE, PICTURE, SUMMARY
 from dn2.neighbors.bank import shards_of
-from dn2.records import BankVersion, Decision, EmbedderName, Report, Scored, WorstImage
+from dn2.records import BankVersion, Decision, Doubt, EmbedderName, Report, Scored, WorstImage
+from dn2.records.doubts import texts
 from dn2.reports.figure import Histogram, histogram_png, histogram_svg
 from dn2.reports.page import Card, render
 from dn2.reports.pictures import thumbnails
@@ -38,7 +39,7 @@ def finished(store: Store, folder: str) -> Report | None:
     path = f"{folder}/{SUMMARY}"
     if not store.exists(path):
         return None
-    needed = [field.name for field in fields(Report)]
+    needed = [field.name for field in fields(Report) if field.default is MISSING]  # others are new
     try:
         document = read_document(store, path, REPORT_SUMMARY, needed)
         return as_record(Report, {**document, "uri": store.uri_of(folder)}, store.uri_of(path))
@@ -72,6 +73,7 @@ def write_report(
     """
     parts = [f"{folder}/{layout.part(number)}" for number in range(len(scored.parts))]
     worst = _worst(store, parts, config.report_images)
+    doubts = (*_reject_doubts(scored, config), *decision.doubts)
     report = Report(
         uri=store.uri_of(folder),
         bank=bank.name,
@@ -85,8 +87,11 @@ def write_report(
         threshold=decision.threshold,
         rule=decision.rule,
         false_discovery_rate=config.false_discovery_rate,
-        warnings=(*_reject_warnings(scored, config), *decision.warnings),
+        warnings=texts(doubts),
         worst=tuple(_record(row) for _, row in worst),
+        doubts=doubts,
+        known=decision.known,
+        known_anomalous=decision.known_anomalous,
     )
     histogram = _histogram(store, scored, parts, calibration, decision.threshold)
     histogram = replace(histogram, scaled=bank.scale != "none")
@@ -111,12 +116,15 @@ def write_report(
     return report
 
 
-def _reject_warnings(scored: Scored, config: ScoreConfig) -> Iterator[str]:
+def _reject_doubts(scored: Scored, config: ScoreConfig) -> Iterator[Doubt]:
     rejected, images = scored.rejected, scored.scored + scored.rejected
+    counts: dict[str, float] = {"rejected": rejected, "images": images}
     if not scored.scored:
-        yield f"none of the {images} images could be read: nothing was scored"
+        message = f"none of the {images} images could be read: nothing was scored"
+        yield Doubt("none-scored", message, counts)
     elif rejected > config.max_rejects and rejected > config.max_reject_rate * images:
-        yield f"{rejected} of {images} images could not be read: the others may not represent the batch"
+        message = f"{rejected} of {images} images could not be read: the others may not represent the batch"
+        yield Doubt("unreadable", message, counts)
 
 
 def _worst(store: Store, parts: Sequence[str], count: int) -> list[tuple[int, dict[str, Any]]]:

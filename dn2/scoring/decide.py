@@ -12,9 +12,10 @@ import numpy.typing as npt
 from dn2 import layout
 from dn2.config import ScoreConfig, fingerprint
 from dn2.errors import SchemaError
-from dn2.records import BankVersion, Decision, Report, Scored
+from dn2.records import BankVersion, Decision, Doubt, Report, Scored
 from dn2.reports.report import finished, write_report
 from dn2.scoring.calibration import Calibration
+from dn2.scoring.doubts.batch import check_batch
 from dn2.scoring.selection import q_values_by_rank, shortage
 from dn2.scoring.thresholds import Largest, choose_threshold, remembered
 from dn2.store.schemas import REPORT, SCORES
@@ -64,21 +65,26 @@ def decide(
     counts, largest = _tally(scored, store, calibration, remembered(config.threshold))
     threshold = choose_threshold(config.threshold, bank, calibration, largest)
     by_rank = q_values_by_rank(counts, calibration)
-    anomalous = selected = 0
+    checked = check_batch(scored, store, bank)
+    anomalous = selected = known_anomalous = 0
     for number, columns in enumerate(_decided(scored, store, threshold.value, calibration, by_rank, config)):
         footer = {"bank": bank.name, "version": bank.version, "scores": scored.parts[number].path}
         with writing(store, f"{folder}/{layout.part(number)}", REPORT, {**footer, "rule": threshold.rule}) as file:
             file.write(columns)
         anomalous += int(columns["is_anomaly"].sum() or 0)
         selected += int(columns["selected"].sum() or 0)
+        known_anomalous += int(columns["is_anomaly"].filled(fill_value=False)[checked.known[number]].sum())
     short = shortage(counts, calibration.units, selected, config.false_discovery_rate)
+    promises = (("rate-not-kept", threshold.warning), ("none-selected", short))
     decision = Decision(
         threshold=threshold.value,
         rule=threshold.rule,
         above=int((calibration.scores > np.float32(threshold.value)).sum()),
         anomalous=anomalous,
         selected=selected,
-        warnings=tuple(warning for warning in (threshold.warning, short) if warning is not None),
+        doubts=(*checked.doubts, *(Doubt(code, message) for code, message in promises if message is not None)),
+        known=sum(int(known.sum()) for known in checked.known),
+        known_anomalous=known_anomalous,
     )
     return write_report(scored, decision, store, folder, bank=bank, calibration=calibration.scores, config=config)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from dn2.records import BankFiles, BankVersion, Cleaning, Embedded, Fidelity
 from dn2.scoring.calibrating import CalibrationImages
 from dn2.scoring.calibration import LEAVE_ONE_OUT_ROWS, held_out_rows, trusted
 from dn2.scoring.cleaning import kept_rows
+from dn2.scoring.doubts.training import bank_doubts
 from dn2.scoring.fidelity import fidelity
 from dn2.scoring.rows import check_rejects, described, dim_of, image_rows, tile_rows, tile_vectors
 from dn2.scoring.scale import write_scales
@@ -175,6 +175,9 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
         weights=embedded.weights,
         scale=config.scale,
     )
+    images, mine = keep_rows(images_in.table, normal_scores), scores[normal_scores]
+    units = None if images_in.unit_of is None else images_in.unit_of[normal_scores]
+    record = replace(record, doubts=bank_doubts(record, embedded, store, images=images, scores=mine, unit_of=units))
     write_calibration(store, record, images_in, scores, files.config, mask=normal_scores)
     store.write(layout.bank_probes(name, version), store.read(layout.probes(embedded.embedder)))
     publish(store, record, files)
@@ -311,24 +314,9 @@ def write_calibration(
 
 
 def _warn(record: BankVersion) -> None:
-    """Say why a small bank cannot promise the false-alarm rate that was asked for, and if its images are all alike."""
-    if record.threshold == 0 and record.copies < record.images - 1:
-        log.warning(
-            "bank %s: the threshold is 0: the backbone sees no difference between the normal images; check its weights",
-            record.name,
-        )
-    if record.attainable_rate > record.false_alarm_rate:
-        what = "images" if record.calibrated_by == record.calibration_rows else "units"
-        log.warning(
-            "bank %s: %d calibration %s cannot promise a false-alarm rate of %.2f%%, only %.2f%%; %d %s would do",
-            record.name,
-            record.calibrated_by,
-            what,
-            100 * record.false_alarm_rate,
-            100 * record.attainable_rate,
-            math.ceil(1 / record.false_alarm_rate - 1e-9) - 1,
-            what,
-        )
+    """Say what is odd about the training images, and what a bank cannot promise."""
+    for doubt in record.doubts:
+        log.warning("bank %s: %s [%s]", record.name, doubt.message, doubt.code)
 
 
 def _split(rows: Any, config: FitConfig, typical: npt.NDArray[np.bool_]) -> _Split:

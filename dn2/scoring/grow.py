@@ -23,6 +23,7 @@ from dn2.neighbors.versions import current_version, make_current, publish, read_
 from dn2.records import BankFiles, BankVersion, Embedded, Growth
 from dn2.scoring.calibrating import CalibrationImages
 from dn2.scoring.calibration import held_out_rows
+from dn2.scoring.doubts.training import changed_doubts
 from dn2.scoring.fidelity import fidelity
 from dn2.scoring.fit import COMPARED, write_calibration
 from dn2.scoring.rows import check_rejects, described, dim_of, image_rows, tile_rows, tile_vectors
@@ -302,6 +303,7 @@ def _publish(
         removed=len(files.removed_ids),
         fidelity=cost,
     )
+    record = replace(record, doubts=changed_doubts(record, images.table, scores, images.unit_of))
     write_calibration(store, record, images, scores, files.config, mask=np.ones(len(scores), bool))
     probes = store.read(layout.bank_probes(parent.name, parent.version))
     store.write(layout.bank_probes(record.name, record.version), probes)

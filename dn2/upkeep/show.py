@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -213,7 +213,7 @@ def _report(store: Store, folder: str, written: datetime | None) -> ReportOvervi
     try:
         groups = schema_of(store, path) == GROUP_REPORT_SUMMARY
         kind: type[Report] | type[GroupReport] = GroupReport if groups else Report
-        names = [field.name for field in fields(kind)]
+        names = [field.name for field in fields(kind) if field.default is MISSING]
         document = read_document(store, path, GROUP_REPORT_SUMMARY if groups else REPORT_SUMMARY, names)
         made = as_record(kind, {**document, "uri": found.uri, "worst": ()}, store.uri_of(path))
     except Dn2Error as error:

@@ -12,6 +12,7 @@ from flows.facts import (
     additions_in_words,
     bytes_in_words,
     copies_in_words,
+    doubts_in_words,
     fidelity_in_words,
     index_in_words,
     many,
@@ -134,8 +135,8 @@ def describe_report(done: records.Report, out: str | None, seconds: float) -> No
 
 
 def _end(done: records.AnyReport, out: str | None) -> None:
-    for warning in done.warnings:
-        warn(warning)
+    for doubt in doubts_in_words(done):
+        warn(doubt)
     say(f"report: {done.html if out is None else Path(out) / 'report.html'}")
 
 

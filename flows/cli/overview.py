@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from textwrap import wrap
 from typing import TypeVar
 
 from pydantic import TypeAdapter
@@ -13,7 +14,7 @@ from dn2.neighbors.index import index_of
 from dn2.records import BankVersion, GroupBankVersion
 from dn2.upkeep import overview as of
 from flows.cli.console import say, visible
-from flows.facts import many, size_in_words
+from flows.facts import doubts_in_words, many, size_in_words
 
 T = TypeVar("T")
 
@@ -98,6 +99,10 @@ def _version(found: of.VersionOverview) -> Iterator[str]:
         yield from _of_images(found.made)
     if isinstance(found.made, GroupBankVersion):
         yield from _of_groups(found.made)
+    if found.made is not None:
+        for doubt in doubts_in_words(found.made):
+            lines = wrap(doubt, 72, break_long_words=False, break_on_hyphens=False)
+            yield from (f"        {line}" for line in lines)
     yield from _error(found.error, 8)
 
 

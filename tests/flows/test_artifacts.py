@@ -105,6 +105,9 @@ def test_embed_and_train_show_what_they_made(own_bricks: Bricks, batch: Path):
         "threshold": f"{bank.threshold:.4g}; {bank.calibrated}",
         "false alarms": "about 3.03% of normal images lie above it",
     }
+    assert [doubt.code for doubt in bank.doubts] == ["rate-not-kept"]
+    assert "32 calibration images cannot promise" in MARKDOWN.render(str(found["dn2-bank-bricks"].data))
+    assert "[rate-not-kept]" in MARKDOWN.render(str(found["dn2-bank-bricks"].data))
 
 
 def picture(markdown: str) -> bytes:

@@ -272,7 +272,9 @@ def test_train_warns_when_the_threshold_cannot_promise_what_was_asked_for(run: R
     done = run("train", pictures, "--bank", "few")
     assert done.code == 0
     assert re.fullmatch(
-        r"warning: bank few: 12 calibration images cannot promise [^\n]* 99 images would do\n", done.err
+        r"warning: bank few: 12 calibration images cannot promise [^\n]* 99 images would do \[rate-not-kept\]\n"
+        r"warning: bank few: the bank rests on 12 independent units, [^\n]* \[few-units\]\n",
+        done.err,
     )
 
 

@@ -76,6 +76,7 @@ def test_first_night_scores_all_the_second_nothing_the_third_what_came_and_what_
     assert (payload["bank"], payload["bank_version"]) == ("bricks", nights.bricks.bank.version)
     assert (payload["threshold"], payload["report_url"]) == (nights.bricks.bank.threshold, None)
     assert payload["warnings"] == list(first[0].report.warnings) != []
+    assert payload["doubts"] == [doubt.code for doubt in first[0].report.doubts] == ["rate-not-kept"]
 
 
 def test_vanished_image_makes_no_report_and_is_not_looked_at_again(nights: Nights):

@@ -17,6 +17,7 @@ import dn2
 from dn2.store.schemas import MANIFEST
 from dn2.store.tables import writing
 from dn2.upkeep.overview import Overview
+from tests.conftest import Bricks
 from tests.dn2.upkeep.full import Full
 from tests.flows.checks import FAILED, WRONG_USE, check, files
 from tests.flows.command import DN2, Run, environment, runner
@@ -102,6 +103,14 @@ def test_everything_in_the_store_is_printed(run: Run, full: Full, tmp_path: Path
     for line, pattern in zip(lines, expected, strict=True):
         assert re.fullmatch(pattern, line), (line, pattern)
         assert len(line) <= 80 or "file://" in line, line
+
+
+def test_doubts_about_a_bank_are_printed_below_its_version(run: Run, own_bricks: Bricks):
+    (doubt,) = own_bricks.bank.doubts
+    lines = run("show", "--store", own_bricks.store).out.splitlines()
+    (first,) = (number for number, line in enumerate(lines) if line.startswith("        32 calibration images"))
+    assert " ".join(line.strip() for line in lines[first : first + 2]) == f"{doubt.message} [rate-not-kept]"
+    assert max(map(len, lines[first : first + 2])) <= 80
 
 
 def test_json_is_one_object_in_ascii_and_equals_the_records(run: Run, full: Full):

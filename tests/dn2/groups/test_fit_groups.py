@@ -158,7 +158,7 @@ def test_small_groups_and_images_of_none_are_left_out_and_told(store: Store, cap
     assert (record.groups, record.members, record.small, record.ungrouped, record.rejected) == (6, 24, 4, 5, 2)
     assert record.sizes[0] == 3
     assert caplog.messages == [
-        "bank parts: left out 4 groups of fewer than 3 readable images, and 5 images that belong to no group"
+        "bank parts: left out 4 groups of fewer than 3 readable images, and 5 images that belong to no group [left-out]"
     ]
 
 
@@ -168,7 +168,8 @@ def test_rate_that_cannot_be_promised_is_told(store: Store, normal: Embedded, ca
 
     assert record.attainable_rate == pytest.approx(1 / 21)  # however many parts the groups were cut into
     assert caplog.messages == [
-        "bank parts: 20 normal groups cannot promise a false-alarm rate of 0.10%, only 4.76%; 999 groups would do"
+        "bank parts: 20 normal groups cannot promise a false-alarm rate of 0.10%, only 4.76%; 999 groups would do "
+        "[rate-not-kept]"
     ]
 
 

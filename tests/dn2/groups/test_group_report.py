@@ -120,7 +120,7 @@ def test_images_that_could_not_be_read_are_counted_on_the_card(store: Store):
 def warnings_of(store: Store, batch: Embedded, **settings: Any) -> tuple[str, ...]:
     report = dn2.score_groups(batch, store, bank="parts", config=GroupScoreConfig(**settings))
     page = page_of(report)
-    assert page.count('<p class="warning">') == len(report.warnings)
+    assert page.count('<div class="warning">') == len(report.warnings)
     return report.warnings
 
 

@@ -134,7 +134,7 @@ def test_shortage_of_calibration_scores_is_warned_of_in_record_and_page(store: S
         "100 images scored above them, 9999 if one did"
     )
     assert report.warnings == (warning,)
-    assert f'<p class="warning">{warning}</p>' in Path(report.html.removeprefix("file://")).read_text()
+    assert f"<p>{warning} <code>none-selected</code></p>" in Path(report.html.removeprefix("file://")).read_text()
 
 
 def test_decided_again_after_a_crash_the_report_is_the_same(store: Store, bank: dn2.BankVersion):

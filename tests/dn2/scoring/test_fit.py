@@ -28,10 +28,11 @@ def test_small_bank_takes_the_largest_score_and_says_what_it_can_promise(
 
     assert record.attainable_rate == pytest.approx(attainable)
     assert record.threshold == max(calibration(store, record).values())
-    assert caplog.messages == [
+    assert caplog.messages[0] == (
         f"bank parts: {count} calibration images cannot promise a false-alarm rate of 1.00%, only {attainable:.2%}; "
-        f"99 images would do"
-    ]
+        f"99 images would do [rate-not-kept]"
+    )
+    assert [doubt.code for doubt in record.doubts] == ["rate-not-kept", *(["few-units"] if count < 20 else [])]
 
 
 def test_99_images_promise_one_percent_without_a_warning(store: Store, caplog: pytest.LogCaptureFixture):
@@ -48,12 +49,13 @@ def test_number_of_images_that_would_do_really_does(
 ):
     config = FitConfig(false_alarm_rate=rate, k=1)
     dn2.fit(write_shards(store, normal_vectors(2, seed=0), name="few"), store, bank="few", config=config)
-    assert caplog.messages[0].endswith(f"; {enough} images would do")
+    assert caplog.messages[0].endswith(f"; {enough} images would do [rate-not-kept]")
     caplog.clear()
 
     record = dn2.fit(write_shards(store, normal_vectors(enough, seed=0)), store, bank="enough", config=config)
 
-    assert (record.attainable_rate, caplog.messages) == (rate, [])
+    assert record.attainable_rate == rate
+    assert "rate-not-kept" not in [doubt.code for doubt in record.doubts]
 
 
 def test_fit_again_gives_the_same_version_and_rewrites_nothing(store: Store, tmp_path: Path):
