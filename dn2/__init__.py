@@ -78,7 +78,8 @@ _HOMES = {
     "dn2.images.decoding": "Preprocessing",
     "dn2.images.ingest": "ingest",
     "dn2.neighbors.versions": "open_bank use_version",
-    "dn2.records": "Anomalies BankVersion Cleaning Compacted Dataset Embedded GroupBankVersion GroupReport Growth Pruned Report",
+    "dn2.records": "Anomalies BankVersion Cleaning Compacted Dataset Embedded GroupBankVersion GroupReport Growth "
+    "Pruned Report",
     "dn2.reports.export": "export",
     "dn2.scoring.anomalies": "anomalies",
     "dn2.scoring.cleaning": "clean",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from logging import getLogger
 
@@ -14,23 +13,22 @@ import numpy.typing as npt
 
 from dn2 import layout
 from dn2.config import AddConfig, check_name
-from dn2.errors import ConfigError, NotFoundError, SchemaError, SourceError
+from dn2.errors import ConfigError, NotFoundError, SourceError
 from dn2.neighbors.bank import Bank, prepared
 from dn2.neighbors.holding import Holding
 from dn2.neighbors.segments import OWN, keys_of
 from dn2.neighbors.versions import current_version, read_version
 from dn2.records import Anomalies, BankVersion
+from dn2.scoring.named import Named, named_in
 from dn2.scoring.scores import image_scores
-from dn2.sources.foreign import iter_foreign_rows
-from dn2.store.files import joined, locate, read_file, translated
+from dn2.store.files import locate, translated
 from dn2.store.lock import locked
-from dn2.store.schemas import ANOMALIES, EMBEDDINGS, REPORT
+from dn2.store.schemas import ANOMALIES, EMBEDDINGS
 from dn2.store.several import each
 from dn2.store.storage import Store
-from dn2.store.tables import column_vectors, iter_rows, keep_rows, read_config, read_table, writing
+from dn2.store.tables import column_vectors, iter_rows, keep_rows, read_table, writing
 
 log = getLogger(__name__)
-_ID = re.compile("[0-9a-f]{32}")
 _SHOWN = 3
 
 
@@ -42,18 +40,6 @@ class _Anomaly:
     uri: str
     content_sha256: str
     shard: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Named:
-    """An image as a file names it: by id, by URI or by both."""
-
-    image_id: str | None
-    uri: str | None
-
-    @property
-    def words(self) -> str:
-        return self.uri or self.image_id or ""
 
 
 def anomalies(
@@ -91,9 +77,9 @@ def anomalies(
         if file is None:
             after = _looked_up(store, record, before)
         elif remove:
-            after = _without(before, _named(file), file)
+            after = _without(before, named_in(file), file)
         else:
-            new = _resolved(store, record, _named(file), file)
+            new = _resolved(store, record, named_in(file), file)
             after = list({one.content_sha256: one for one in (*before, *new)}.values())
         if after != before:
             _write(store, name, after)
@@ -148,53 +134,7 @@ def _write(store: Store, name: str, kept: Sequence[_Anomaly]) -> None:
         file.write({column: [row[column] for row in rows] for column in ANOMALIES.columns.names})
 
 
-def _named(file: str) -> list[_Named]:
-    """Return the images that a file names."""
-    place = locate(file)
-    if place.uri.lower().endswith((".parquet", ".csv")):
-        found = [*_listed(file)]
-    else:
-        lines = (line.strip() for line in read_file(file, f"file {place.uri}").splitlines())
-        found = [_one(line, place.uri) for line in lines if line]
-    if not found:
-        raise ConfigError(f"file {place.uri}: got no image, expected paths, URIs or image ids, one on each line")
-    return found
-
-
-def _one(text: str, file: str) -> _Named:
-    if _ID.fullmatch(text):
-        return _Named(text, None)
-    return _Named(None, locate(joined(file, text)).uri)
-
-
-def _listed(file: str) -> Iterator[_Named]:
-    place = locate(file)
-    folder, _, name = place.uri.rpartition("/")
-    if name.lower().endswith(".parquet") and _is_report(Store.open(folder), name):
-        columns = ["image_id", "uri", "is_anomaly", "selected"]
-        for rows in iter_rows(Store.open(folder), name, REPORT, columns):
-            for one, uri, above, selected in zip(*(rows[column] for column in columns), strict=True):
-                if above or selected:
-                    yield _Named(one, uri)
-        return
-    for told in iter_foreign_rows(place, ["image_id", "uri"], required=[]):
-        if not told:
-            raise ConfigError(f"table {place.uri}: got neither a column image_id nor uri, expected one of them")
-        nothing = [None] * len(next(iter(told.values())))
-        for one, uri in zip(told.get("image_id", nothing), told.get("uri", nothing), strict=True):
-            if one or uri:
-                yield _Named(one or None, locate(joined(place.uri, uri)).uri if uri else None)
-
-
-def _is_report(folder: Store, name: str) -> bool:
-    try:
-        read_config(folder, name, REPORT)
-    except SchemaError:  # a table of somebody else
-        return False
-    return True
-
-
-def _resolved(store: Store, record: BankVersion, named: Sequence[_Named], file: str) -> list[_Anomaly]:
+def _resolved(store: Store, record: BankVersion, named: Sequence[Named], file: str) -> list[_Anomaly]:
     """Return the images that are named, with their bytes: as they are embedded, or as they lie where they are named."""
     by_id, by_uri, _ = _embedded(store, record, {one.image_id for one in named}, {one.uri for one in named})
     found: list[_Anomaly] = []
@@ -272,7 +212,7 @@ def _embedded(
     )
 
 
-def _without(kept: Sequence[_Anomaly], named: Sequence[_Named], file: str) -> list[_Anomaly]:
+def _without(kept: Sequence[_Anomaly], named: Sequence[Named], file: str) -> list[_Anomaly]:
     ids, uris = {one.image_id for one in named} - {None}, {one.uri for one in named} - {None}
     known = {one.image_id for one in kept} | {one.uri for one in kept}
     unknown = [one.words for one in named if not {one.image_id, one.uri} & known]

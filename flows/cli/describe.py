@@ -10,6 +10,7 @@ from flows.cli.console import say, visible, warn
 from flows.facts import (
     Outcome,
     additions_in_words,
+    anomalies_in_words,
     bytes_in_words,
     copies_in_words,
     fidelity_in_words,
@@ -85,6 +86,17 @@ def describe_removals(done: records.Growth, seconds: float) -> None:
     bank = done.bank
     say(f"bank {bank.name}, version {bank.version}: {many(done.removed, 'image')} removed")
     say(f"{many(bank.images, 'normal image')} now; {_threshold(bank)}; {seconds:.1f} s")
+
+
+def describe_anomalies(done: records.Anomalies) -> None:
+    """Say what a bank makes of its confirmed anomalies, if it has any."""
+    if done.uris:
+        say(anomalies_in_words(done))
+    if done.in_bank:
+        ids = " ".join(done.in_bank[:3])
+        warn(
+            f"{many(len(done.in_bank), 'image')} in bank {done.bank.name} are kept as anomalies: dn2 bank remove {ids}"
+        )
 
 
 def describe_used(done: records.AnyBank, before: str | None) -> None:
