@@ -89,7 +89,8 @@ def as_record(kind: type[T], document: Mapping[str, Any], uri: str) -> T:
     """
     names = [field.name for field in fields(cast(Any, kind))]
     try:
-        return _adapter(kind).validate_python({name: document[name] for name in names if name in document})
+        known = {name: document[name] for name in names if name in document}
+        return cast(T, _adapter(cast(Any, kind)).validate_python(known))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
