@@ -79,14 +79,14 @@ def of_training(embedded: Embedded, store: Store, name: str) -> Admission:
     found = admission(image_rows(embedded, store), store, name, whole=True)
     if found.chosen:
         log.warning(
-            "bank %s: %d training images were flagged and %d passed by its reports, and the rest of their batches is "
-            "not here: they are in the bank and do not calibrate it",
+            "bank %s: of the training images %d were flagged and %d passed by its reports, and the rest of their "
+            "batches is not here: they are in the bank and do not calibrate it",
             name,
             len(found.flagged),
             len(found.passed),
         )
     if found.anomalous:
-        log.warning("bank %s: %d training images are kept as anomalies and left out", name, len(found.anomalous))
+        log.warning("bank %s: %d of the training images are kept as anomalies and left out", name, len(found.anomalous))
     return found
 
 
@@ -168,7 +168,7 @@ def _looks(store: Store, name: str, images: _Images, anomalies: frozenset[str]) 
     found = each(store, look, [one for one in folders if layout.report.parse(one)])
     broken = [one for one in found if isinstance(one, str)]
     if broken:
-        log.warning("bank %s: what %d reports flagged is not known: %s", name, len(broken), broken[0])
+        log.warning("bank %s: what was flagged by %d of its reports is not known: %s", name, len(broken), broken[0])
     yield from (one for one in found if isinstance(one, _Look) and one.came)
 
 

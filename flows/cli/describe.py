@@ -93,10 +93,8 @@ def describe_anomalies(done: records.Anomalies) -> None:
     if done.uris:
         say(anomalies_in_words(done))
     if done.in_bank:
-        ids = " ".join(done.in_bank[:3])
-        warn(
-            f"{many(len(done.in_bank), 'image')} in bank {done.bank.name} are kept as anomalies: dn2 bank remove {ids}"
-        )
+        name, ids = done.bank.name, " ".join(done.in_bank)
+        warn(f"bank {name} holds {len(done.in_bank):,} of them: dn2 bank remove {ids} --bank {name}")
 
 
 def describe_used(done: records.AnyBank, before: str | None) -> None:

@@ -100,14 +100,14 @@ def test_anomalies_are_kept_listed_and_left_out(run: Run, own_embedded_bricks: B
     assert added.out.endswith(f"{listed.splitlines()[-1]}\n")
     shutil.copytree(bricks.normal, tmp_path / "more", dirs_exist_ok=True)
     trained = run("train", tmp_path / "more", "--bank", "bricks", "--store", bricks.store)
-    assert "warning: bank bricks: 1 training images are kept as anomalies and left out\n" in trained.err
+    assert "warning: bank bricks: 1 of the training images are kept as anomalies and left out\n" in trained.err
     assert "32 normal images" in trained.out
 
 
 def test_anomaly_in_the_bank_is_told(run: Run, own_bricks: Bricks, tmp_path: Path):
     (tmp_path / "list.txt").write_text(str(next(own_bricks.normal.iterdir())))
     done = bank(run, own_bricks, "anomalies", tmp_path / "list.txt")
-    assert re.search(r"warning: 1 image in bank bricks are kept as anomalies: dn2 bank remove [0-9a-f]{32}\n", done.err)
+    assert re.search(r"warning: bank bricks holds 1 of them: dn2 bank remove [0-9a-f]{32} --bank bricks\n", done.err)
 
 
 @pytest.mark.parametrize(

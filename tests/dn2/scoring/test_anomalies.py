@@ -70,7 +70,7 @@ def test_they_are_left_out_of_training_and_adding_by_their_bytes(
 
     trained = dn2.fit(renamed, store, bank="parts", config=CONFIG)
     assert (trained.rows, trained.calibration_rows) == (3, 3)
-    assert "bank parts: 2 training images are kept as anomalies and left out" in caplog.text
+    assert "bank parts: 2 of the training images are kept as anomalies and left out" in caplog.text
     other = dn2.fit(renamed, store, bank="others", config=CONFIG)
     assert (other.rows, other.version == trained.version) == (5, False)
 

@@ -170,8 +170,8 @@ def test_false_alarms_in_the_training_folder_are_in_the_bank_and_do_not_calibrat
     record = dn2.fit(embedded, store, bank="parts", config=config)
 
     assert [one.getMessage() for one in caplog.records] == [
-        f"bank parts: {len(flagged)} training images were flagged and 0 passed by its reports, and the rest of their "
-        f"batches is not here: they are in the bank and do not calibrate it"
+        f"bank parts: of the training images {len(flagged)} were flagged and 0 passed by its reports, and the rest of "
+        f"their batches is not here: they are in the bank and do not calibrate it"
     ]
     bank = Bank.open(store, record, memory_gb=1)
     mine = {one for one in rows_of(bank)["uri"].to_pylist() if int(one.rpartition("/")[2].removesuffix(".png")) >= 60}
@@ -192,7 +192,7 @@ def test_batch_that_comes_as_a_whole_calibrates_a_training(store: Store, caplog:
 
     rest = dn2.fit(together(store, passed), store, bank="parts", config=LEAVE_ONE_OUT)
     assert (rest.rows, rest.calibration_rows) == (60 + len(passed), 60)
-    assert f"0 training images were flagged and {len(passed)} passed by its reports" in caplog.text
+    assert f"of the training images 0 were flagged and {len(passed)} passed by its reports" in caplog.text
 
 
 def test_training_without_an_image_that_may_calibrate_is_refused(store: Store):
@@ -249,7 +249,7 @@ def test_report_that_cannot_be_read_is_passed_over(store: Store, caplog: pytest.
     growth = dn2.add(copied(store, flagged), store, bank="parts")
 
     assert (growth.added, growth.flagged) == (len(flagged), 0)
-    assert ("what 1 reports flagged is not known: " in caplog.text) == (damage in ("summary", "part"))
+    assert ("what was flagged by 1 of its reports is not known: " in caplog.text) == (damage in ("summary", "part"))
 
 
 def test_image_is_known_by_its_id_alone_where_the_shard_is_gone(store: Store, tmp_path: Path):
@@ -259,3 +259,14 @@ def test_image_is_known_by_its_id_alone_where_the_shard_is_gone(store: Store, tm
     same = write_shards(store, BATCH, name="batch")  # in one shard, whose name is another one
     growth = dn2.add(same, store, bank="parts")
     assert (growth.flagged, growth.passed) == (len(flagged), 100 - len(flagged))
+
+
+def test_cleaning_does_not_make_them_calibrate(store: Store):
+    """Neither if it keeps them nor if it drops them, as it does with other images that then calibrate all the same."""
+    train(store)
+    flagged, _ = split(scored(store)[1])
+    embedded = together(store, flagged)
+    cleaning = dn2.clean(embedded, store, config=dn2.CleanConfig(rule="paper", contamination=0))
+    record = dn2.fit(embedded, store, bank="parts", config=LEAVE_ONE_OUT, cleaning=cleaning)
+    assert record.dropped > 0
+    assert (record.calibration_rows, len(calibration(store, record))) == (60, 60)
