@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from dn2.images.ingest import ingest as ingest
     from dn2.neighbors.versions import open_bank as open_bank
     from dn2.neighbors.versions import use_version as use_version
+    from dn2.records import Anomalies as Anomalies
     from dn2.records import BankVersion as BankVersion
     from dn2.records import Cleaning as Cleaning
     from dn2.records import Compacted as Compacted
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from dn2.records import Pruned as Pruned
     from dn2.records import Report as Report
     from dn2.reports.export import export as export
+    from dn2.scoring.anomalies import anomalies as anomalies
     from dn2.scoring.cleaning import clean as clean
     from dn2.scoring.fit import fit as fit
     from dn2.scoring.grow import add as add
@@ -76,8 +78,10 @@ _HOMES = {
     "dn2.images.decoding": "Preprocessing",
     "dn2.images.ingest": "ingest",
     "dn2.neighbors.versions": "open_bank use_version",
-    "dn2.records": "BankVersion Cleaning Compacted Dataset Embedded GroupBankVersion GroupReport Growth Pruned Report",
+    "dn2.records": "Anomalies BankVersion Cleaning Compacted Dataset Embedded GroupBankVersion GroupReport Growth "
+    "Pruned Report",
     "dn2.reports.export": "export",
+    "dn2.scoring.anomalies": "anomalies",
     "dn2.scoring.cleaning": "clean",
     "dn2.scoring.fit": "fit",
     "dn2.scoring.grow": "add remove",

@@ -319,6 +319,11 @@ class FitConfig(TrainingLimits):
 class AddConfig(TrainingLimits):
     """How confirmed normal images are added to a bank."""
 
+    flagged: Annotated[bool, BASIC, Neutral(False)] = Field(
+        False,
+        description="All of them were flagged before, and turned out to be normal: they go into the bank and never "
+        "calibrate it. Without it, that is so for images that a report of the bank has scored.",
+    )
     bank_memory_gb: BankMemory = 8.0
     search_memory_mb: SearchMemory = 512
 

@@ -102,6 +102,7 @@ bank_probes = Form("banks/<name>/versions/<version>.probes.parquet")  # what a p
 bank_version = Form("banks/<name>/versions/<version>.json")  # the file that makes a version whole
 bank_versions = Form("banks/<name>/versions")  # a folder
 bank_pointer = Form("banks/<name>/current.json")  # names a bank's current version
+bank_anomalies = Form("banks/<name>/anomalies.parquet")  # confirmed anomalies: they never enter the bank
 part = Form("part-<number>.parquet")  # in a folder of scores or of a report
 scores = Form("scores/<name>/<fingerprint>")  # the folder of a batch's scores, of which reports are made
 score_part = Form(f"{scores.text}/{part.text}")

@@ -9,7 +9,7 @@ from dn2.errors import Dn2Error
 from dn2.neighbors.index import index_of
 
 if TYPE_CHECKING:  # `dn2 --help` has nothing to tell of
-    from dn2.records import AnyBank, AnyReport, BankVersion, Growth, Size
+    from dn2.records import Anomalies, AnyBank, AnyReport, BankVersion, Growth, Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +99,20 @@ def copies_in_words(bank: BankVersion) -> str | None:
 
 def additions_in_words(growth: Growth) -> str:
     """Return what became of each image that was to be added."""
+    chosen = growth.flagged + growth.passed
     return (
         f"{many(growth.added, 'image')} added, {growth.held_out:,} held out for calibration, {growth.known:,} known "
         f"already, {growth.copies:,} {'copy' if growth.copies == 1 else 'copies'} not added, "
         f"{growth.rejected:,} rejected"
+        + (f"; {growth.flagged:,} flagged and {growth.passed:,} passed before do not calibrate" if chosen else "")
+        + (f"; {many(growth.anomalies, 'kept anomaly', 'kept anomalies')} left out" if growth.anomalies else "")
     )
+
+
+def anomalies_in_words(found: Anomalies) -> str:
+    """Return how many of the confirmed anomalies of a bank are above its threshold."""
+    missing = f", {found.missing:,} not embedded" if found.missing else ""
+    return f"{found.found:,} of {found.scored:,} kept anomalies are above the threshold{missing}"
 
 
 def size_in_words(size: Size) -> str:
@@ -121,6 +130,6 @@ def bytes_in_words(count: int) -> str:
     return f"{value:,.4g} TB"
 
 
-def many(count: int, noun: str) -> str:
+def many(count: int, noun: str, nouns: str | None = None) -> str:
     """Return a number of things."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"{count:,} {noun if count == 1 else nouns or f'{noun}s'}"

@@ -124,6 +124,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "deployments" / "sources.example.yaml").write_text(example, "utf-8")
     (shown,) = [block for block in blocks("docs/nightly.md", "yaml") if block.startswith("store: ")]
     (tmp_path / "sources.yaml").write_text(shown.replace("/mnt/camera-7", "camera-7"), "utf-8")
+    (tmp_path / "defects.txt").write_text(f"{next((tmp_path / 'photos' / 'new').iterdir())}\n", "utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

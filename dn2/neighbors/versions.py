@@ -162,7 +162,7 @@ def publish(store: Store, record: AnyBank, files: BankFiles) -> None:
         StoreError: the store cannot be written.
     """
     told = asdict(replace(files, parent=_current(store, record.name)))
-    for name in ("held", "removed_ids", "grown") if isinstance(record, GroupBankVersion) else ("cells",):
+    for name in ("held", "removed_ids", "grown", "flagged") if isinstance(record, GroupBankVersion) else ("cells",):
         del told[name]
     path = layout.bank_version(record.name, record.version)
     write_document(store, path, _SCHEMAS[type(record)], {**asdict(record), **told})

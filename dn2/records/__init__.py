@@ -1,6 +1,6 @@
 """Small frozen records: all that passes between the steps. Never arrays, images or tables."""
 
-from dn2.records.banks import AnyBank, BankFiles, BankVersion, Fidelity, GroupBankVersion, GroupCells, Growth
+from dn2.records.banks import Anomalies, AnyBank, BankFiles, BankVersion, Fidelity, GroupBankVersion, GroupCells, Growth
 from dn2.records.datasets import Cleaning, Dataset, Embedded, EmbeddedShard, Shard
 from dn2.records.doubts import Doubt
 from dn2.records.drops import Drop, Look, SeenDrop
@@ -9,6 +9,7 @@ from dn2.records.reports import AnyReport, Decision, GroupReport, Report, Scored
 from dn2.records.upkeep import Compacted, Pruned, Size, Stale
 
 __all__ = [
+    "Anomalies",
     "AnyBank",
     "AnyReport",
     "BankFiles",

@@ -173,6 +173,7 @@ class BankFiles:
         grown: whether images were added to its parent, or taken out.
         parent: the version that was the current one when it was made.
         cells: those of a bank of groups whose pooling is a histogram.
+        flagged: sha256 of the bytes of images that were chosen by their scores: they are in it and never calibrate.
     """
 
     segments: tuple[SegmentName, ...]
@@ -182,6 +183,7 @@ class BankFiles:
     grown: bool = False
     parent: Version | None = None
     cells: GroupCells | None = None
+    flagged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,9 @@ class Growth:
         copy_uris: where some of them lie.
         removed: images that are no longer in it.
         rejected: images that could not be read.
+        flagged: of those added, images that had been flagged, as was told or as a report of the bank says.
+        passed: of those added, images that a report of the bank had scored and not flagged.
+        anomalies: images that were not added because they are kept as confirmed anomalies.
     """
 
     bank: BankVersion
@@ -207,6 +212,32 @@ class Growth:
     copy_uris: tuple[str, ...] = ()
     removed: int = 0
     rejected: int = 0
+    flagged: int = 0
+    passed: int = 0
+    anomalies: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Anomalies:
+    """The confirmed anomalies that are kept for a bank, and what its current version makes of them.
+
+    Attributes:
+        bank: the current version.
+        uris: where they lie.
+        changed: how many were added to them, or removed, just now.
+        scored: how many are embedded, and could be compared with the bank.
+        found: of these, how many have a score above its threshold.
+        missing: how many are not embedded by the bank's embedder.
+        in_bank: ids of images in the bank with the same bytes as one of them.
+    """
+
+    bank: BankVersion
+    uris: tuple[str, ...]
+    changed: int = 0
+    scored: int = 0
+    found: int = 0
+    missing: int = 0
+    in_bank: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from dn2.neighbors.products import Rows
 from dn2.neighbors.segments import keys, write_segment
 from dn2.neighbors.versions import check_kind, grown_from, make_current, open_bank, pointed_at, publish
 from dn2.records import BankFiles, BankVersion, Cleaning, Embedded, Fidelity
+from dn2.scoring.anomalies import evaluated
 from dn2.scoring.calibrating import CalibrationImages
 from dn2.scoring.calibration import LEAVE_ONE_OUT_ROWS, held_out_rows, trusted
 from dn2.scoring.cleaning import kept_rows
@@ -32,6 +33,7 @@ from dn2.scoring.doubts.training import bank_doubts
 from dn2.scoring.fidelity import fidelity
 from dn2.scoring.rows import check_rejects, described, dim_of, image_rows, tile_rows, tile_vectors
 from dn2.scoring.scale import write_scales
+from dn2.scoring.seen import Admission, among, of_training
 from dn2.store.documents import BANK_VERSION
 from dn2.store.lock import locked
 from dn2.store.schemas import CALIBRATION
@@ -95,6 +97,7 @@ def fit(
         before = pointed_at(store, name)
         record = _version(embedded, store, name, config, cleaning)
         make_current(store, record)
+        evaluated(store, record)
         if before is not None and grown_from(store, name, before, record.version):
             log.warning(
                 "bank %s: version %s is the current one again, without what was added or removed since; "
@@ -110,12 +113,14 @@ def fit(
 def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cleaning: Cleaning | None) -> BankVersion:
     """Return the version that these embeddings and settings make, from the store if it is there already."""
     images, cleaned = described(embedded), [] if cleaning is None else [cleaning.fingerprint]
-    version = fingerprint([_FORMAT, name, embedded.embedder, images, config.identity(), *cleaned])
+    seen = of_training(embedded, store, name)
+    made_of = [*cleaned, *seen.identity]
+    version = fingerprint([_FORMAT, name, embedded.embedder, images, config.identity(), *made_of])
     if store.exists(layout.bank_version(name, version)):
         return open_bank(store, name, version=version)
     rows, dim = image_rows(embedded, store), dim_of(embedded, store)
     kept = np.ones(rows.num_rows, bool) if cleaning is None else kept_rows(rows, store, cleaning)
-    split = _split(rows, config, kept)
+    split = _split(rows, config, kept, seen)
     normal, tiles = keep_rows(rows, split.in_bank), embedded.tiles
     bank_rows, in_bank = tile_rows(normal, tiles), tiles * normal.num_rows
     choice = _choice(in_bank, dim, config, tiles)
@@ -123,7 +128,7 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
     parts = {"embedder": embedded.embedder, "metric": config.metric}
     others = {name: value for name, value in config.identity(without={LAST}).items() if name not in _LAID_OUT}
     index: list[Any] = [choice.index.name, choice.nlist, config.segment_rows, *([others] if others else [])]
-    base = fingerprint([_FORMAT, embedded.embedder, images, config.metric, split.method, *index, *cleaned])
+    base = fingerprint([_FORMAT, embedded.embedder, images, config.metric, split.method, *index, *made_of])
     k = min(config.k, choice.index.rows(in_bank, choice.nlist))
     search = Search(dim, k, config.metric, tiles, choice.nlist, nprobe=0, scale=config.scale)  # all cells, for now
     with gathered((in_bank, dim), _vectors(embedded, store, split.in_bank, config.metric)) as vectors:
@@ -132,7 +137,8 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
             store, name, vectors, bank_rows, choice, name=base, segment_rows=limit, tiles=tiles, footer=parts
         )
         held = _hold_out(store, name, f"{base}-held", embedded, rows, split, parts)
-        files = BankFiles(tuple(segments), tuple(held), config=config.model_dump(mode="json"))
+        flagged = tuple(sorted(seen.chosen))
+        files = BankFiles(tuple(segments), tuple(held), config=config.model_dump(mode="json"), flagged=flagged)
         bank = Bank(store, name, version, search, files, memory_gb=config.bank_memory_gb)
         calibrating = set(keep_rows(rows, split.calibrates)["image_id"].to_pylist())
         by_unit = config.units == "auto"
@@ -319,13 +325,14 @@ def _warn(record: BankVersion) -> None:
         log.warning("bank %s: %s [%s]", record.name, doubt.message, doubt.code)
 
 
-def _split(rows: Any, config: FitConfig, typical: npt.NDArray[np.bool_]) -> _Split:
+def _split(rows: Any, config: FitConfig, typical: npt.NDArray[np.bool_], seen: Admission) -> _Split:
     """Return what each row is used for.
 
     Args:
         rows: an Arrow table of N images.
         config: how calibration scores are made.
         typical: (N,) which images cleaning has kept.
+        seen: which of them do not calibrate, or do not enter the bank.
     """
     method = config.calibration
     index = INDEXES.get(config.index, EXACT)  # what `auto` may choose has the same traits
@@ -334,11 +341,18 @@ def _split(rows: Any, config: FitConfig, typical: npt.NDArray[np.bool_]) -> _Spl
     if index.held_out and method == "leave-one-out":
         raise BankError(f"calibration: got leave-one-out with index {index.name}, expected held-out: {index.held_out}")
     contents = keys(rows["content_sha256"].to_pylist())
-    calibrates = np.ones(rows.num_rows, bool)
-    in_bank = typical
+    anomalous = among(rows, seen.anomalous)
+    fair = ~among(rows, seen.chosen) & ~anomalous
+    if not fair.any():
+        raise BankError(
+            f"calibration: got {rows.num_rows} training images, all anomalies or chosen by their scores, expected some "
+            f"that are not: give the rest of their batches too, or train a bank of another name"
+        )
+    calibrates, in_bank = fair.copy(), typical & ~anomalous
     if method == "held-out":
-        held, calibrates = held_out_rows(contents, keys(rows["group_id"].to_pylist()))
-        in_bank = typical & ~held
+        held = np.zeros(rows.num_rows, bool)
+        held[fair], calibrates[fair] = held_out_rows(contents[fair], keys(rows["group_id"].to_pylist())[fair])
+        in_bank &= ~held
         if not calibrates.any():
             raise BankError(
                 f"calibration: got held-out with {rows.num_rows} normal images, too few or in too large groups to "

@@ -21,6 +21,7 @@ from dn2.neighbors.index import index_of
 from dn2.neighbors.segments import keys, keys_of, write_segment
 from dn2.neighbors.versions import current_version, make_current, publish, read_version
 from dn2.records import BankFiles, BankVersion, Embedded, Growth
+from dn2.scoring.anomalies import evaluated, kept_contents
 from dn2.scoring.calibrating import CalibrationImages
 from dn2.scoring.calibration import held_out_rows
 from dn2.scoring.doubts.training import changed_doubts
@@ -28,6 +29,7 @@ from dn2.scoring.fidelity import fidelity
 from dn2.scoring.fit import COMPARED, write_calibration
 from dn2.scoring.rows import check_rejects, described, dim_of, image_rows, tile_rows, tile_vectors
 from dn2.scoring.scale import write_scales
+from dn2.scoring.seen import Admission, admission, among
 from dn2.store.lock import locked
 from dn2.store.schemas import CALIBRATION
 from dn2.store.storage import Store
@@ -68,13 +70,14 @@ def add(
     each other, are not added; an image that was removed comes back. If the bank is calibrated by held-out images, a
     fifth of the new ones is held out too, unless the bank holds centres, in which any of them may have a part already;
     and all calibration scores are made anew, since every image that is added may
-    be a nearer neighbour. If nothing is new, no version is made.
+    be a nearer neighbour. Images that were flagged, and others that a report of the bank has scored, never calibrate:
+    whoever adds them has seen their scores. Confirmed anomalies are left out. If nothing is new, no version is made.
 
     Args:
         embedded: what `embed(..., bank=bank)` returned.
         store: where dn2 keeps its files.
         bank: the bank's name.
-        config: limits.
+        config: whether the images are those that were flagged; limits.
 
     Raises:
         RejectedError: too many images could not be read.
@@ -96,6 +99,7 @@ def add(
             )
         check_bank(store, record.embedder, layout.bank_probes(name, record.version))
         growth = _added(embedded, store, before, config)
+        evaluated(store, growth.bank)
     log.info("bank %s: %d added, %d known, %d copies", name, growth.added, growth.known, growth.copies)
     return growth
 
@@ -145,7 +149,7 @@ def remove(
 
 
 def _counting(config: AddConfig) -> list[dict[str, Any]]:
-    """Return what the settings add to the names of what is made with them: so far nothing, they are limits."""
+    """Return what the settings add to the names of what is made with them."""
     return [settings] if (settings := config.identity()) else []
 
 
@@ -177,27 +181,34 @@ def _added(embedded: Embedded, store: Store, before: _Before, config: AddConfig)
     rows, record = image_rows(embedded, store), before.record
     names = np.array(rows["image_id"].to_pylist(), object)
     known, returned = _known(before, names)
+    anomalous = among(rows, kept_contents(store, record.name)) & ~known
+    fresh, returned = ~known & ~returned & ~anomalous, returned & ~anomalous
     contents = keys(rows["content_sha256"].to_pylist())
-    copies = ~known & ~returned & np.isin(contents, _contents(before))
-    fresh = np.flatnonzero(~known & ~returned & ~copies)
-    repeated = np.setdiff1d(fresh, fresh[np.unique(contents[fresh], return_index=True)[1]])
-    copies[repeated] = True
-    new = ~known & ~returned & ~copies
+    copies = fresh & np.isin(contents, _contents(before))
+    places = np.flatnonzero(fresh & ~copies)
+    copies[np.setdiff1d(places, places[np.unique(contents[places], return_index=True)[1]])] = True
+    new = fresh & ~copies
     growth = Growth(
         record,
         known=int(known.sum()),
         copies=int(copies.sum()),
         copy_uris=tuple(keep_rows(rows, copies)["uri"].to_pylist()[:_SHOWN]),
         rejected=embedded.rejected,
+        anomalies=int(anomalous.sum()),
     )
     if not new.any() and not returned.any():
         return growth
+    mine = keep_rows(rows, new | returned)
+    told = frozenset(mine["content_sha256"].to_pylist())
+    seen = Admission(told) if config.flagged else admission(mine, store, record.name)
+    chosen = among(rows, seen.chosen)
     held, index = np.zeros(len(new), bool), index_of(record.index)
-    if record.calibration == "held-out" and not index.centres and new.any():
-        fifth, _ = held_out_rows(contents[new], keys(keep_rows(rows, new)["group_id"].to_pylist()))
-        held[np.flatnonzero(new)[fifth]] = True
+    fair = new & ~chosen
+    if record.calibration == "held-out" and not index.centres and fair.any():
+        fifth, _ = held_out_rows(contents[fair], keys(keep_rows(rows, fair)["group_id"].to_pylist()))
+        held[np.flatnonzero(fair)[fifth]] = True
     added = new & ~held
-    base = fingerprint([described(embedded), record.version, *_counting(config)])
+    base = fingerprint([described(embedded), record.version, *_counting(config), *seen.identity])
     segments, held_apart = before.files.segments, before.files.held or ()
     if added.any():
         segments = (*segments, f"{base}-added")
@@ -206,14 +217,22 @@ def _added(embedded: Embedded, store: Store, before: _Before, config: AddConfig)
         held_apart = (*held_apart, f"{base}-held")
         _write(embedded, store, record, held_apart[-1], rows, held, divided=False)
     removed = tuple(sorted(before.removed - set(names[returned])))
-    files = replace(before.files, segments=segments, held=held_apart, removed_ids=removed)
-    leave_one_out = record.calibration == "leave-one-out"
-    calibrating = held | ((added | returned) if leave_one_out else np.zeros(len(new), bool))
+    flagged = tuple(sorted(seen.chosen.union(before.files.flagged)))
+    files = replace(before.files, segments=segments, held=held_apart, removed_ids=removed, flagged=flagged)
+    came = added | returned
+    calibrating = held | (came & ~chosen if record.calibration == "leave-one-out" else np.zeros(len(new), bool))
     calibrates = before.calibrates | set(names[calibrating])
     changed = fingerprint([record.version, "add", base])
     count = record.rows + record.tiles * int(added.sum() + returned.sum())
     made = _publish(store, before, files, calibrates, config, version=changed, rows=count)
-    return replace(growth, bank=made, added=int(added.sum()) + int(returned.sum()), held_out=int(held.sum()))
+    return replace(
+        growth,
+        bank=made,
+        added=int(came.sum()),
+        held_out=int(held.sum()),
+        flagged=int((came & among(rows, seen.flagged)).sum()),
+        passed=int((came & among(rows, seen.passed)).sum()),
+    )
 
 
 def _known(before: _Before, names: npt.NDArray[Any]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:

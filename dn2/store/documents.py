@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from functools import cache
 from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -74,6 +75,12 @@ def schema_of(store: Store, path: str) -> str | None:
     return schema if isinstance(schema, str) else None
 
 
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Return what makes records of a kind: building it takes longer than making a thousand."""
+    return TypeAdapter(kind)
+
+
 def as_record(kind: type[T], document: Mapping[str, Any], uri: str) -> T:
     """Return a record made from the fields of a document that it names.
 
@@ -82,7 +89,8 @@ def as_record(kind: type[T], document: Mapping[str, Any], uri: str) -> T:
     """
     names = [field.name for field in fields(cast(Any, kind))]
     try:
-        return TypeAdapter(kind).validate_python({name: document[name] for name in names if name in document})
+        known = {name: document[name] for name in names if name in document}
+        return cast(T, _adapter(cast(Any, kind)).validate_python(known))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

@@ -227,6 +227,21 @@ SCALES = Schema(
     layout.bank_scales.text,
 )
 
+ANOMALIES = Schema(
+    "dn2.anomalies",
+    1,
+    pa.schema(
+        [
+            _optional("image_id", pa.string(), "id of the embedded image; null where it is not embedded"),
+            _URI,
+            _required("content_sha256", pa.string(), "of the file's bytes: by it the image is known again"),
+            _optional("shard", pa.string(), "the embedding shard it stands in; null where it is not embedded"),
+        ]
+    ),
+    "A confirmed anomaly: it never enters the bank, and shows what the bank finds.",
+    layout.bank_anomalies.text,
+)
+
 _SCORE = [
     _IMAGE_ID,
     _URI,
@@ -366,6 +381,7 @@ SCHEMAS = (
     CELLS,
     CALIBRATION,
     SCALES,
+    ANOMALIES,
     FOUND,
     SCORES,
     REPORT,

@@ -18,7 +18,7 @@ from dn2.store.documents import (
     read_document,
     schema_of,
 )
-from dn2.store.schemas import BANK_GROUPS, BANK_ROWS
+from dn2.store.schemas import ANOMALIES, BANK_GROUPS, BANK_ROWS, Schema
 from dn2.store.storage import Store
 from dn2.store.tables import iter_rows
 
@@ -31,7 +31,7 @@ class Needed:
         versions: how many versions the banks have.
         embedders: ids of those that made a version.
         cleanings: folders of the cleanings that a version names.
-        shards: embedding shards, with their thumbnails, that a version's rows name.
+        shards: embedding shards, with their thumbnails, that a version's rows or a bank's anomalies name.
     """
 
     versions: int = 0
@@ -54,6 +54,8 @@ def needed_by_banks(store: Store, *, rows: bool = True) -> Needed:
     """
     found = Needed()
     for bank in store.names("banks"):
+        if rows and store.exists(layout.bank_anomalies(bank)):
+            found.shards |= _shards_in(store, layout.bank_anomalies(bank), ANOMALIES, "shard")
         names = version_names(store, bank)
         if names:  # a damaged pointer says that something is wrong with this bank
             _check_pointer(store, bank, names)
@@ -70,7 +72,9 @@ def needed_by_banks(store: Store, *, rows: bool = True) -> Needed:
                 if segment not in read:
                     read.add(segment)
                     path = f"{layout.bank_segment(bank, segment)}.parquet"
-                    found.shards |= _shards_in(store, path, groups=isinstance(version, GroupBankVersion))
+                    groups = isinstance(version, GroupBankVersion)
+                    schema, column = (BANK_GROUPS, "example_shards") if groups else (BANK_ROWS, "shard")
+                    found.shards |= _shards_in(store, path, schema, column)
     return found
 
 
@@ -83,12 +87,11 @@ def _check_pointer(store: Store, bank: str, names: Collection[str]) -> None:
         )
 
 
-def _shards_in(store: Store, path: str, *, groups: bool) -> set[str]:
+def _shards_in(store: Store, path: str, schema: Schema, column: str) -> set[str]:
     found: set[str] = set()
-    column = "example_shards" if groups else "shard"
-    for rows in iter_rows(store, path, BANK_GROUPS if groups else BANK_ROWS, [column]):
+    for rows in iter_rows(store, path, schema, [column]):
         for value in rows[column]:
-            found.update(value if groups else (value,))
+            found.update(value if isinstance(value, list) else () if value is None else (value,))
     for shard in found:
         check_shard(store, shard)
     return found

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from dn2 import layout
 from dn2.config import check_name
@@ -25,6 +23,7 @@ from dn2.store.documents import (
     schema_of,
 )
 from dn2.store.schemas import MANIFEST
+from dn2.store.several import each
 from dn2.store.storage import Store
 from dn2.store.tables import read_footer
 from dn2.upkeep.inventory import Inventory
@@ -43,10 +42,7 @@ from dn2.upkeep.overview import (
 from dn2.upkeep.prune import legible, summary
 from dn2.upkeep.stale import plan
 
-_LOOKS = 16  # at a time in a bucket, where each costs a round trip
 _NEVER = datetime.min.replace(tzinfo=UTC)
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +95,7 @@ def _looked(store: Store, newest: int, seen: Inventory) -> Overview:
         store.uri,
         datasets=tuple(
             replace(found, size=seen.size("manifests", name))
-            for name, found in zip(datasets, _each(store, lambda name: _dataset(store, name), datasets), strict=True)
+            for name, found in zip(datasets, each(store, lambda name: _dataset(store, name), datasets), strict=True)
         ),
         banks=told,
         reports=tuple(
@@ -123,14 +119,6 @@ def _embedder(name: str, seen: Inventory, banks: Sequence[BankOverview]) -> Embe
     files = (file.path.split("/") for file in seen.files["embeddings"])
     shards = sum(path[1] == name and len(path) > 3 and not path[-1].endswith(".thumbnails.parquet") for path in files)
     return EmbedderOverview(legible(name), shards, seen.size("embeddings", name), used_by)
-
-
-def _each(store: Store, look: Callable[[T], R], things: Sequence[T]) -> list[R]:
-    """Return what a look at each thing shows; in a bucket several at a time."""
-    if store.is_local or len(things) < 2:
-        return [look(thing) for thing in things]
-    with ThreadPoolExecutor(_LOOKS) as pool:
-        return list(pool.map(look, things))
 
 
 def _dataset(store: Store, name: str) -> DatasetOverview:
@@ -160,7 +148,7 @@ def _bank(store: Store, name: str) -> BankOverview:
             found = replace(found, current=current_version(store, name))
     except Dn2Error as error:
         found = replace(found, error=legible(str(error)))
-    versions = _each(store, lambda version: _version(store, name, version, found.current), names)
+    versions = each(store, lambda version: _version(store, name, version, found.current), names)
     if found.current is not None and found.current not in names:
         missing = store.uri_of(layout.bank_version(name, found.current))
         found = replace(found, error=f"bank {name!r}: it points at version {found.current}, but {missing} is missing")
@@ -191,7 +179,7 @@ def _written(store: Store, folders: Sequence[str]) -> list[tuple[str, datetime |
         except StoreError:  # reading it will say why
             return folder, None
 
-    found = [one for one in _each(store, look, folders) if one is not None]
+    found = [one for one in each(store, look, folders) if one is not None]
     return sorted(found, key=lambda one: (one[1] or _NEVER, one[0]), reverse=True)
 
 
@@ -204,7 +192,7 @@ def _reports(store: Store, bank: str, newest: int) -> ReportsOverview | None:
         return ReportsOverview(legible(bank), error=legible(str(error)))
     if not whole:
         return None
-    return ReportsOverview(bank, len(whole), tuple(_each(store, lambda one: _report(store, *one), whole[:newest])))
+    return ReportsOverview(bank, len(whole), tuple(each(store, lambda one: _report(store, *one), whole[:newest])))
 
 
 def _report(store: Store, folder: str, written: datetime | None) -> ReportOverview:
@@ -223,7 +211,7 @@ def _report(store: Store, folder: str, written: datetime | None) -> ReportOvervi
 
 def _cleanings(store: Store, names: Sequence[str], newest: int) -> CleaningsOverview:
     whole = _written(store, [layout.cleaning(name) for name in names])
-    return CleaningsOverview(len(whole), tuple(_each(store, lambda one: _cleaning(store, *one), whole[:newest])))
+    return CleaningsOverview(len(whole), tuple(each(store, lambda one: _cleaning(store, *one), whole[:newest])))
 
 
 def _cleaning(store: Store, folder: str, written: datetime | None) -> CleaningOverview:

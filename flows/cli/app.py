@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from pydantic import Field
 
 from dn2.config import ThresholdConfig
-from dn2.fields import BASIC, Config, Typed
+from dn2.fields import ARGUMENT, BASIC, PLACE, Config, Typed
 from flows import parameters as of
 from flows.cli import console, describe
 from flows.cli.console import Run, say, visible
 from flows.cli.options import Option, as_typed, options_of, parameters_from, signature_of
+from flows.facts import many
+
+if TYPE_CHECKING:
+    from dn2.records import BankVersion
 
 EXAMPLES = r"""
 Find the images that do not look like the normal ones. No training, no labels.
@@ -25,7 +29,7 @@ Find the images that do not look like the normal ones. No training, no labels.
 * the training images may hold anomalies: **dn2 train photos/all --clean auto**
 * flag fewer or more of them, at once: **dn2 rethreshold report --budget 20**
 * sets of images, each as one: **dn2 train-groups photos/lots --pattern '{group_id}/\*'**
-* images turned out to be normal: **dn2 bank add photos/confirmed --bank parts**
+* images turned out to be normal: **dn2 bank add photos/confirmed --bank parts**, or not: **dn2 bank anomalies FILE**
 * what is in the store: **dn2 show**; an older version of a bank again: **dn2 bank use VERSION --bank parts**
 * unused files: **dn2 prune**; many small deliveries as one: **dn2 compact --all**
 
@@ -73,6 +77,17 @@ class ShowParameters(Config):
     as_json: Annotated[bool, BASIC, Typed("--json")] = Field(False, description="Print the same as one JSON object.")
 
 
+class AnomaliesParameters(Config):
+    """A bank, and which confirmed anomalies are kept for it."""
+
+    store: of.Store = "dn2-store"
+    bank: of.Bank = "default"
+    file: Annotated[str | None, ARGUMENT, PLACE] = Field(
+        None, description="Text with a path, URI or image id on each line, or a table. By default nothing is changed."
+    )
+    remove: Annotated[bool, BASIC] = Field(False, description="No longer keep those that the file names.")
+
+
 class DemoParameters(Config):
     """Where the demo works."""
 
@@ -102,7 +117,16 @@ def clean(run: Run, given: of.CleanParameters) -> None:
 @command("train", of.TrainParameters)
 def train(run: Run, given: of.TrainParameters) -> None:
     """Learn what is normal: make a bank from a folder of normal images."""
-    describe.describe_bank(run("banks.train", given), given.store, run.seconds)
+    made = run("banks.train", given)
+    describe.describe_bank(made, given.store, run.seconds)
+    _tell_anomalies(given.store, made)
+
+
+def _tell_anomalies(store: str, record: BankVersion) -> None:
+    from dn2.scoring.anomalies import evaluated
+    from dn2.store.storage import Store
+
+    describe.describe_anomalies(evaluated(Store.open(store), record))
 
 
 @command("score", of.ScoreParameters)
@@ -225,13 +249,28 @@ def prune(run: Run, given: of.PruneParameters) -> None:
 @command("add", of.AddParameters, to=bank)
 def add(run: Run, given: of.AddParameters) -> None:
     """Add confirmed normal images to a bank, without training it again."""
-    describe.describe_additions(run("banks.bank_add", given), run.seconds)
+    done = run("banks.bank_add", given)
+    describe.describe_additions(done, run.seconds)
+    _tell_anomalies(given.store, done.bank)
 
 
 @command("remove", of.RemoveParameters, to=bank)
 def remove(run: Run, given: of.RemoveParameters) -> None:
     """Remove images from a bank, without training it again."""
     describe.describe_removals(run("banks.bank_remove", given), run.seconds)
+
+
+@command("anomalies", AnomaliesParameters, to=bank)
+def anomalies(_run: Run, given: AnomaliesParameters) -> None:
+    """Keep confirmed anomalies, which never enter a bank; without a file, list them."""
+    import dn2
+
+    done = dn2.anomalies(given.store, bank=given.bank, file=given.file, remove=given.remove)
+    for uri in done.uris if given.file is None else ():
+        say(visible(uri))
+    what = "" if given.file is None else f", {done.changed:,} {'removed' if given.remove else 'new'}"
+    say(f"bank {given.bank}: {many(len(done.uris), 'anomaly', 'anomalies')} kept{what}")
+    describe.describe_anomalies(done)
 
 
 @command("use", of.UseVersionParameters, to=bank)

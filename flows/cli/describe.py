@@ -10,6 +10,7 @@ from flows.cli.console import say, visible, warn
 from flows.facts import (
     Outcome,
     additions_in_words,
+    anomalies_in_words,
     bytes_in_words,
     copies_in_words,
     doubts_in_words,
@@ -83,6 +84,15 @@ def describe_removals(done: records.Growth, seconds: float) -> None:
     bank = done.bank
     say(f"bank {bank.name}, version {bank.version}: {many(done.removed, 'image')} removed")
     say(f"{many(bank.images, 'normal image')} now; {_threshold(bank)}; {seconds:.1f} s")
+
+
+def describe_anomalies(done: records.Anomalies) -> None:
+    """Say what a bank makes of its confirmed anomalies, if it has any."""
+    if done.uris:
+        say(anomalies_in_words(done))
+    if done.in_bank:
+        name, ids = done.bank.name, " ".join(done.in_bank)
+        warn(f"bank {name} holds {len(done.in_bank):,} of them: dn2 bank remove {ids} --bank {name}")
 
 
 def describe_used(done: records.AnyBank, before: str | None) -> None:

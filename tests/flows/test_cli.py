@@ -92,6 +92,7 @@ def test_help_of_each_command_explains_every_option(ask: Run, command: str, opti
             ["--dataset", *GROUPS, "--backbone", "--engine", "--device", "--batch-size", "--shard-size"],
         ),
         ("remove", "Remove images from a bank, without training it again.", "Ids of the images to remove.", []),
+        ("anomalies", "Keep confirmed anomalies, which never enter a bank", "Text with a path, URI or image id", []),
     ],
 )
 def test_help_of_the_commands_about_banks_explains_them(
@@ -110,7 +111,7 @@ def test_help_of_the_commands_about_banks_explains_them(
     ("typed", "completed"),
     [
         ("dn2 tra", ["train", "train-groups"]),
-        ("dn2 bank ", ["add", "remove", "use"]),
+        ("dn2 bank ", ["add", "remove", "anomalies", "use"]),
         ("dn2 train --segment", ["--segment-rows"]),
         ("dn2 train photos --metric ", ["l2", "cosine"]),
     ],
