@@ -34,6 +34,7 @@ _TIGHT = 30.0  # of more, how many times further the next one is (squared distan
 _WINDOW = 30  # gaps that say what is usual
 _FEWEST = 5  # of them
 _RATE = 0.5  # see above
+_SURE, _ALIKE = 0.001, 100  # of several gaps the last one counts whose chance is small, or not much larger
 _STRATA, _OF_STRATUM = 2, 40  # images are judged among those around which it is as dense
 _FLAT = 1e-6  # of the usual distance: below, no two embeddings are told apart
 _SHARE = 0.2  # of all images: larger sets, or more in such sets, are kinds of images
@@ -165,7 +166,9 @@ def _sizes(distances: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     for stratum in strata:
         for gap in range(min(_SMALL, near - 1)):
             called[stratum, gap] = chance[stratum, gap] <= _largest_called(chance[stratum, gap])
-    best = np.where(called, chance, 2).argmin(axis=1)
+    smallest = np.where(called, chance, 2).min(axis=1, keepdims=True)
+    called &= chance <= np.maximum(_SURE, _ALIKE * smallest)
+    best = called.shape[1] - 1 - called[:, ::-1].argmax(axis=1)
     return np.where(called.any(axis=1), best + 1, 0)
 
 
