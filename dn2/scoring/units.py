@@ -209,7 +209,7 @@ def _joined(
             continue
         left, right = members.get(low, [low]), members.get(high, [high])
         links = sum((min(a, b), max(a, b)) in linked for a in left for b in right)
-        if 3 * links >= len(left) * len(right):
+        if 3 * links >= len(left) * len(right) and len(left) + len(right) <= _SMALL + 1:
             found[right] = low
             members[low] = left + right
     return found
