@@ -63,6 +63,7 @@ BOUNDS: list[tuple[type[Config], str, list[Any], list[Any]]] = [
     (FitConfig, "scale", ["none", "local"], ["global"]),
     (FitConfig, "false_alarm_rate", [1e-9, 0.999], [0, 1, -0.1, float("nan"), "often"]),
     (FitConfig, "calibration", ["auto", "leave-one-out", "held-out"], ["none"]),
+    (FitConfig, "units", ["auto", "images"], ["parts"]),
     (FitConfig, "index", ["auto", "exact", "ivf", "centroids"], ["hnsw", ""]),
     (FitConfig, "expected_queries", [1, 10**9], [0, -1]),
     (FitConfig, "nlist", [None, 1, 100_000], [0, -1, 1.5]),

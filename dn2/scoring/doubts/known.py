@@ -68,7 +68,7 @@ def read_parts(scored: Scored, store: Store, bank: BankVersion, typical: float) 
         typical: the median of the bank's calibration scores.
 
     Raises:
-        NotFoundError: an embedding shard, a part of the scores or a file of the bank is missing.
+        NotFoundError: a part of the scores or a file of the bank is missing.
         SchemaError: one of them is damaged.
     """
     files = read_version(store, bank.name, bank.version, BankVersion)[1]
@@ -112,9 +112,12 @@ def is_near(distances: list[float], typical: float) -> bool:
 
 def _read(store: Store, path: str, shard: str, contents: npt.NDArray[np.int64], typical: float) -> Part:
     columns = ["image_id", "group_id", "score", "neighbor_distances"]
-    table, images = read_table(store, path, SCORES, columns), read_table(store, shard, EMBEDDINGS, _BYTES)
-    content = dict(zip(*(images[name].to_pylist() for name in _BYTES), strict=True))
-    mine = keys(content[name] for name in table["image_id"].to_pylist())
+    table, content = read_table(store, path, SCORES, columns), dict[str, str]()
+    if store.exists(shard):  # deciding anew needs no embeddings
+        images = read_table(store, shard, EMBEDDINGS, _BYTES)
+        content = dict(zip(*(images[name].to_pylist() for name in _BYTES), strict=True))
+    names = table["image_id"].to_pylist()
+    mine = keys(content.get(name, name) for name in names)
     readable, groups = table["score"].is_valid().to_numpy(), keys(table["group_id"].to_pylist())
     copies = readable & np.isin(mine, contents)
     distances = table["neighbor_distances"].to_pylist()

@@ -111,10 +111,10 @@ def test_batch_of_normal_images_and_some_anomalies_is_of_the_same_kind(store: St
 
 
 def test_one_burst_of_an_odd_part_counts_once(store: Store, bank: BankVersion):
-    """Named as a group, with the same bytes, or found to be near copies; the same images apart are another kind."""
+    """Named as a group, with the same bytes, or found to be near copies; as many images apart are another kind."""
     random = np.random.default_rng(3)
-    centre = 4 * normal_vectors(1, seed=2).astype(np.float32)
-    burst = (centre + random.normal(0, 0.02, (40, 16))).astype(np.float16)
+    centres = 4 * normal_vectors(5, seed=2).astype(np.float32)
+    burst = (centres.repeat(8, 0) + random.normal(0, 0.02, (40, 16))).astype(np.float16)
     apart = (4 * normal_vectors(40, seed=4).astype(np.float32)).astype(np.float16)
     told = {
         "group": scored(store, bank, apart, groups=["g"] * 40, name="group"),

@@ -116,7 +116,7 @@ def test_bank_that_grows_or_shrinks_is_judged_anew(store: Store):
     assert codes(few) == ["few-units"]
     more = write_shards(store, normal_vectors(30, seed=1), name="more")
     assert codes(dn2.add(more, store, bank="parts").bank) == []
-    far = trained(store, with_far(60, 10), far=0.1, name="far")
+    far = trained(store, with_far(400, 24), name="far")
     assert codes(far) == ["far-images"]
-    ids = [hashlib.sha256(f"far-{row}".encode()).hexdigest()[:32] for row in range(60, 70)]
+    ids = [hashlib.sha256(f"far-{row}".encode()).hexdigest()[:32] for row in range(400, 424)]
     assert codes(dn2.remove(store, ids, bank="parts").bank) == []
