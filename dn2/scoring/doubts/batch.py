@@ -44,7 +44,7 @@ def check_batch(scored: Scored, store: Store, bank: BankVersion) -> Checked:
         bank: what it was compared with.
 
     Raises:
-        NotFoundError: an embedding shard, a part of the scores or a file of the bank is missing.
+        NotFoundError: a part of the scores or a file of the bank is missing.
         SchemaError: one of them is damaged.
     """
     known = read_table(store, layout.bank_calibration(bank.name, bank.version), CALIBRATION, ["score", "unit"])
@@ -54,10 +54,13 @@ def check_batch(scored: Scored, store: Store, bank: BankVersion) -> Checked:
     doubts = list(known_doubts(scored, store, parts))
     scores, units = (np.concatenate([getattr(part, name)[part.new] for part in parts]) for name in ("scores", "units"))
     kind = another_kind(scores, units, calibration, calibration_units)
-    if kind is not None and bank.tiles == 1 and len(scores) <= LEAVE_ONE_OUT_ROWS:  # a search, only where it counts
+    embedded = all(store.exists(part.shard) for part in scored.parts)  # deciding anew works without embeddings, too
+    if kind is not None and embedded and bank.tiles == 1 and len(scores) <= LEAVE_ONE_OUT_ROWS:
+        # a search, only where it counts
         kind = another_kind(scores, near_units(scored, store, bank, parts), calibration, calibration_units)
     crop = EmbedderName.parse(bank.embedder).crop
-    pictures = picture_doubts(_shards(scored, store), store, crop=crop, known=bank.doubts)
+    shards = _shards(scored, store)
+    pictures = picture_doubts(shards, store, crop=crop, known=bank.doubts) if embedded else ()
     found = (*doubts, *([] if kind is None else [kind]), *pictures)
     return Checked(found, tuple(part.known for part in parts))
 
