@@ -2,6 +2,7 @@
 
 from dn2.records.banks import AnyBank, BankFiles, BankVersion, Fidelity, GroupBankVersion, GroupCells, Growth
 from dn2.records.datasets import Cleaning, Dataset, Embedded, EmbeddedShard, Shard
+from dn2.records.drift import Drift, PastBatch
 from dn2.records.drops import Drop, Look, SeenDrop
 from dn2.records.embedders import EmbedderName
 from dn2.records.reports import AnyReport, Decision, GroupReport, Report, Scored, ScoredShard, WorstGroup, WorstImage
@@ -16,6 +17,7 @@ __all__ = [
     "Compacted",
     "Dataset",
     "Decision",
+    "Drift",
     "Drop",
     "Embedded",
     "EmbeddedShard",
@@ -26,6 +28,7 @@ __all__ = [
     "GroupReport",
     "Growth",
     "Look",
+    "PastBatch",
     "Pruned",
     "Report",
     "Scored",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import ClassVar, TypeAlias
 
 from dn2.config import Name
 from dn2.layout import ScorePart, ScoresFolder, ShardPath, Version
+from dn2.records.drift import Drift
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Decision:
         anomalous: images above it.
         selected: images that Benjamini-Hochberg selects at the false-discovery rate of the settings.
         warnings: what could not be decided as it was asked for.
+        drift: how the whole of the batch differs from what is normal; None where that cannot be told.
     """
 
     threshold: float
@@ -79,6 +81,7 @@ class Decision:
     anomalous: int
     selected: int
     warnings: tuple[str, ...]
+    drift: Drift | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,8 @@ class Report:
         false_discovery_rate: share of normal images among the selected ones that may be expected.
         warnings: what a reader should know before trusting the figures.
         worst: the images with the largest scores, worst first.
+        drift: how the whole of the batch differs from what is normal; None where that cannot be told, or an older dn2
+            has not looked.
     """
 
     uri: str
@@ -139,6 +144,7 @@ class Report:
     false_discovery_rate: float
     warnings: tuple[str, ...] = ()
     worst: tuple[WorstImage, ...] = ()
+    drift: Drift | None = None
 
     of: ClassVar[str] = "images"  # what was scored
 
@@ -150,7 +156,8 @@ class Report:
     @property
     def details(self) -> dict[str, object]:
         """What a report of groups has not, by name."""
-        return {"threshold": self.threshold, "rule": self.rule}
+        drift = None if self.drift is None else {**asdict(self.drift), "words": self.drift.words}
+        return {"threshold": self.threshold, "rule": self.rule, "drift": drift}
 
     @property
     def html(self) -> str:
@@ -231,6 +238,7 @@ class GroupReport:
     worst: tuple[WorstGroup, ...] = ()
 
     of: ClassVar[str] = "groups"  # what was scored
+    drift: ClassVar[Drift | None] = None  # of groups nobody looks
 
     @property
     def things(self) -> int:

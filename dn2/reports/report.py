@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from logging import getLogger
 from typing import Any
 
@@ -18,9 +18,10 @@ from dn2.layout import PAGE, PICTURE, SUMMARY
 from dn2.neighbors.bank import shards_of
 from dn2.records import BankVersion, Decision, EmbedderName, Report, Scored, WorstImage
 from dn2.reports.figure import Histogram, histogram_png, histogram_svg
+from dn2.reports.history import note
 from dn2.reports.page import Card, render
 from dn2.reports.pictures import thumbnails
-from dn2.store.documents import REPORT_SUMMARY, as_record, read_document, write_document
+from dn2.store.documents import REPORT_SUMMARY, as_record, needed, read_document, write_document
 from dn2.store.schemas import REPORT
 from dn2.store.storage import Store
 from dn2.store.tables import read_table
@@ -38,9 +39,8 @@ def finished(store: Store, folder: str) -> Report | None:
     path = f"{folder}/{SUMMARY}"
     if not store.exists(path):
         return None
-    needed = [field.name for field in fields(Report)]
     try:
-        document = read_document(store, path, REPORT_SUMMARY, needed)
+        document = read_document(store, path, REPORT_SUMMARY, needed(Report))
         return as_record(Report, {**document, "uri": store.uri_of(folder)}, store.uri_of(path))
     except SchemaError as error:
         raise SchemaError(f"{error}; delete that file: the report is made again") from error
@@ -56,7 +56,7 @@ def write_report(
     calibration: npt.NDArray[np.float32],
     config: ScoreConfig,
 ) -> Report:
-    """Write report.html and histogram.png, and then summary.json, which makes the report whole.
+    """Write report.html and histogram.png, the batch's row of the history, and last what makes the report whole.
 
     Args:
         scored: the batch.
@@ -87,6 +87,7 @@ def write_report(
         false_discovery_rate=config.false_discovery_rate,
         warnings=(*_reject_warnings(scored, config), *decision.warnings),
         worst=tuple(_record(row) for _, row in worst),
+        drift=decision.drift,
     )
     histogram = _histogram(store, scored, parts, calibration, decision.threshold)
     page = render(
@@ -106,6 +107,7 @@ def write_report(
         "parts": [part.rpartition("/")[2] for part in parts],
         "scores": asdict(scored),
     }
+    note(store, report, bank, key=scored.fingerprint)
     write_document(store, f"{folder}/{SUMMARY}", REPORT_SUMMARY, content)
     return report
 

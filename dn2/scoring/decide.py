@@ -11,10 +11,13 @@ import numpy.typing as npt
 
 from dn2 import layout
 from dn2.config import ScoreConfig, fingerprint
-from dn2.errors import SchemaError
-from dn2.records import BankVersion, Decision, Report, Scored
+from dn2.errors import NotFoundError, SchemaError
+from dn2.records import BankVersion, Decision, Drift, Report, Scored
 from dn2.reports.report import finished, write_report
 from dn2.scoring.calibration import Calibration
+from dn2.scoring.drawn import drawn
+from dn2.scoring.drift import FEWEST, drift_of
+from dn2.scoring.reference import reference_of
 from dn2.scoring.selection import q_values_by_rank, shortage
 from dn2.scoring.thresholds import Largest, choose_threshold, remembered
 from dn2.store.schemas import REPORT, SCORES
@@ -79,8 +82,23 @@ def decide(
         anomalous=anomalous,
         selected=selected,
         warnings=tuple(warning for warning in (threshold.warning, short) if warning is not None),
+        drift=_drift(scored, store, bank, calibration, config),
     )
     return write_report(scored, decision, store, folder, bank=bank, calibration=calibration.scores, config=config)
+
+
+def _drift(
+    scored: Scored, store: Store, bank: BankVersion, calibration: Calibration, config: ScoreConfig
+) -> Drift | None:
+    """Return how the batch differs from what is normal; None where there is too little to tell, or no embedding."""
+    if min(scored.scored, calibration.units) < FEWEST:
+        return None
+    try:
+        sample = drawn(scored, store, bank, memory_mb=config.search_memory_mb)
+        reference = reference_of(store, bank, calibration)
+    except NotFoundError:  # pruned, since the batch was scored
+        return None
+    return drift_of(sample, calibration, reference)
 
 
 def _tally(
