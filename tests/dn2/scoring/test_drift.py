@@ -12,8 +12,6 @@ import dn2
 from dn2 import layout
 from dn2.config import FitConfig, ScoreConfig, ThresholdConfig
 from dn2.records import Drift
-from dn2.scoring.drift import inside_count
-from dn2.scoring.scores import p_values
 from dn2.store.schemas import REFERENCE
 from dn2.store.storage import Store
 from dn2.store.tables import read_table
@@ -179,11 +177,6 @@ def test_the_summary_holds_it_and_an_older_one_is_read_without(store: Store):
     assert (old.uri, old.drift, old.anomalous) == (report.uri, None, report.anomalous)
 
 
-@pytest.mark.parametrize("count", [19, 20, 59, 100, 999, 1000])
-def test_inside_is_where_p_is_above_the_level(count: int):
-    calibration = np.arange(count, dtype=np.float32)
-    inside = int((p_values(calibration, calibration) > Drift.level).sum())
-    assert inside_count(count) == inside
 
 
 @pytest.mark.parametrize("verdict", ["steady", "anomalies", "kind", "moved"])
