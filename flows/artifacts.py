@@ -200,6 +200,8 @@ def display_report(report: records.AnyReport, store: str, tell: TellConfig) -> N
 
 def _told_of_images(report: records.Report) -> Iterator[tuple[str, str]]:
     yield "threshold", f"{report.threshold:.4g}: {text(report.rule)}"
+    if report.drift is not None:
+        yield "drift", text(report.drift.words)
     yield "all rows", text(f"{report.uri}/part-*.parquet")
 
 

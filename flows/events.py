@@ -1,4 +1,4 @@
-"""What dn2 tells Prefect's event feed: a drop is ready, a batch is scored, a batch has anomalies."""
+"""What dn2 tells Prefect's event feed: a drop is ready, a batch is scored, has anomalies, has drifted."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from flows.links import served
 from flows.parameters import TellConfig
 
 DROP_READY, BATCH_SCORED, BATCH_ANOMALOUS = "dn2.drop.ready", "dn2.batch.scored", "dn2.batch.anomalous"
+BATCH_DRIFTED = "dn2.batch.drifted"
 
 
 def emit(event: str, resource: dict[str, str], payload: dict[str, Any], *, key: str) -> None:
@@ -67,7 +68,7 @@ def tell_drop(drop: Drop, seen: SeenDrop, store: str, settings: dict[str, Any]) 
 
 
 def tell_report(report: AnyReport, store: str, tell: TellConfig) -> None:
-    """Emit `dn2.batch.scored`, and `dn2.batch.anomalous` if a larger share is anomalous than `alert_rate`."""
+    """Emit `dn2.batch.scored`, and `dn2.batch.anomalous` if more is anomalous than `alert_rate`, and `drifted`."""
     resource = {
         "prefect.resource.id": f"dn2.report.{report.bank}.{report.uri.rpartition('/')[2]}",
         "prefect.resource.name": report.source,
@@ -95,3 +96,5 @@ def tell_report(report: AnyReport, store: str, tell: TellConfig) -> None:
     emit(BATCH_SCORED, resource, payload, key=report.uri)
     if report.anomalous_rate > tell.alert_rate:
         emit(BATCH_ANOMALOUS, resource, payload, key=report.uri)
+    if report.drift is not None and report.drift.drifted:
+        emit(BATCH_DRIFTED, resource, payload, key=report.uri)

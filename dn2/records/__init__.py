@@ -3,6 +3,7 @@
 from dn2.records.banks import Anomalies, AnyBank, BankFiles, BankVersion, Fidelity, GroupBankVersion, GroupCells, Growth
 from dn2.records.datasets import Cleaning, Dataset, Embedded, EmbeddedShard, Shard
 from dn2.records.doubts import Doubt
+from dn2.records.drift import Drift, PastBatch
 from dn2.records.drops import Drop, Look, SeenDrop
 from dn2.records.embedders import EmbedderName
 from dn2.records.reports import AnyReport, Decision, GroupReport, Report, Scored, ScoredShard, WorstGroup, WorstImage
@@ -19,6 +20,7 @@ __all__ = [
     "Dataset",
     "Decision",
     "Doubt",
+    "Drift",
     "Drop",
     "Embedded",
     "EmbeddedShard",
@@ -29,6 +31,7 @@ __all__ = [
     "GroupReport",
     "Growth",
     "Look",
+    "PastBatch",
     "Pruned",
     "Report",
     "Scored",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import ClassVar, TypeAlias
 
 from dn2.config import Name
 from dn2.layout import ScorePart, ScoresFolder, ShardPath, Version
 from dn2.records.doubts import Doubt
+from dn2.records.drift import Drift
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class Decision:
         doubts: what could not be decided as it was asked for, and what is odd about the batch.
         known: images of the batch that the bank holds already, by bytes or nearly.
         known_anomalous: of them, those above the threshold.
+        drift: how the whole of the batch differs from what is normal; None where that cannot be told.
     """
 
     threshold: float
@@ -84,6 +86,7 @@ class Decision:
     doubts: tuple[Doubt, ...]
     known: int = 0
     known_anomalous: int = 0
+    drift: Drift | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,8 @@ class Report:
         doubts: the same with codes and numbers; a report of an older dn2 has none.
         known: images of the batch that the bank holds already, by bytes or nearly: its rates leave them out.
         known_anomalous: of them, those above the threshold.
+        drift: how the whole of the batch differs from what is normal; None where that cannot be told, or an older dn2
+            has not looked.
     """
 
     uri: str
@@ -150,6 +155,7 @@ class Report:
     doubts: tuple[Doubt, ...] = ()
     known: int = 0
     known_anomalous: int = 0
+    drift: Drift | None = None
 
     of: ClassVar[str] = "images"  # what was scored
 
@@ -161,7 +167,8 @@ class Report:
     @property
     def details(self) -> dict[str, object]:
         """What a report of groups has not, by name."""
-        return {"threshold": self.threshold, "rule": self.rule}
+        drift = None if self.drift is None else {**asdict(self.drift), "words": self.drift.words}
+        return {"threshold": self.threshold, "rule": self.rule, "drift": drift}
 
     @property
     def html(self) -> str:
@@ -245,6 +252,7 @@ class GroupReport:
     doubts: tuple[Doubt, ...] = ()
 
     of: ClassVar[str] = "groups"  # what was scored
+    drift: ClassVar[Drift | None] = None  # of groups nobody looks
 
     @property
     def things(self) -> int:

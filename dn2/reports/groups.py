@@ -8,6 +8,7 @@ from dn2.config import GroupScoreConfig
 from dn2.errors import SchemaError
 from dn2.layout import PAGE, SUMMARY
 from dn2.records import GroupBankVersion, GroupReport, WorstGroup
+from dn2.reports.history import note
 from dn2.reports.page import page_template
 from dn2.reports.pictures import data_uri
 from dn2.store.documents import GROUP_REPORT_SUMMARY, as_record, read_document, write_document
@@ -105,7 +106,7 @@ def write_page(
     parts: list[str],
     config: GroupScoreConfig,
 ) -> None:
-    """Write report.html, and then summary.json, which makes the report whole.
+    """Write report.html, the batch's row of the history, and last summary.json, which makes the report whole.
 
     Args:
         report: what to tell.
@@ -130,4 +131,5 @@ def write_page(
         "config": config.model_dump(mode="json"),
         "parts": parts,
     }
+    note(store, report, bank, key=folder.rpartition("/")[2])
     write_document(store, f"{folder}/{SUMMARY}", GROUP_REPORT_SUMMARY, content)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, asdict, fields, replace
+from dataclasses import asdict, replace
 from logging import getLogger
 from typing import Any
 
@@ -19,9 +19,10 @@ from dn2.neighbors.bank import shards_of
 from dn2.records import BankVersion, Decision, Doubt, EmbedderName, Report, Scored, WorstImage
 from dn2.records.doubts import texts
 from dn2.reports.figure import Histogram, histogram_png, histogram_svg
+from dn2.reports.history import note
 from dn2.reports.page import Card, render
 from dn2.reports.pictures import thumbnails
-from dn2.store.documents import REPORT_SUMMARY, as_record, read_document, write_document
+from dn2.store.documents import REPORT_SUMMARY, as_record, needed, read_document, write_document
 from dn2.store.schemas import REPORT
 from dn2.store.storage import Store
 from dn2.store.tables import read_table
@@ -39,9 +40,8 @@ def finished(store: Store, folder: str) -> Report | None:
     path = f"{folder}/{SUMMARY}"
     if not store.exists(path):
         return None
-    needed = [field.name for field in fields(Report) if field.default is MISSING]  # others are new
     try:
-        document = read_document(store, path, REPORT_SUMMARY, needed)
+        document = read_document(store, path, REPORT_SUMMARY, needed(Report))
         return as_record(Report, {**document, "uri": store.uri_of(folder)}, store.uri_of(path))
     except SchemaError as error:
         raise SchemaError(f"{error}; delete that file: the report is made again") from error
@@ -57,7 +57,7 @@ def write_report(
     calibration: npt.NDArray[np.float32],
     config: ScoreConfig,
 ) -> Report:
-    """Write report.html and histogram.png, and then summary.json, which makes the report whole.
+    """Write report.html and histogram.png, the batch's row of the history, and last what makes the report whole.
 
     Args:
         scored: the batch.
@@ -92,6 +92,7 @@ def write_report(
         doubts=doubts,
         known=decision.known,
         known_anomalous=decision.known_anomalous,
+        drift=decision.drift,
     )
     histogram = _histogram(store, scored, parts, calibration, decision.threshold)
     histogram = replace(histogram, scaled=bank.scale != "none")
@@ -112,6 +113,7 @@ def write_report(
         "parts": [part.rpartition("/")[2] for part in parts],
         "scores": asdict(scored),
     }
+    note(store, report, bank, key=scored.fingerprint)
     write_document(store, f"{folder}/{SUMMARY}", REPORT_SUMMARY, content)
     return report
 

@@ -11,11 +11,14 @@ import numpy.typing as npt
 
 from dn2 import layout
 from dn2.config import ScoreConfig, fingerprint
-from dn2.errors import SchemaError
-from dn2.records import BankVersion, Decision, Doubt, Report, Scored
+from dn2.errors import NotFoundError, SchemaError
+from dn2.records import BankVersion, Decision, Doubt, Drift, Report, Scored
 from dn2.reports.report import finished, write_report
 from dn2.scoring.calibration import Calibration
 from dn2.scoring.doubts.batch import check_batch
+from dn2.scoring.drawn import drawn
+from dn2.scoring.drift import FEWEST, drift_of
+from dn2.scoring.reference import reference_of
 from dn2.scoring.selection import q_values_by_rank, shortage
 from dn2.scoring.thresholds import Largest, choose_threshold, remembered
 from dn2.store.schemas import REPORT, SCORES
@@ -85,8 +88,23 @@ def decide(
         doubts=(*checked.doubts, *(Doubt(code, message) for code, message in promises if message is not None)),
         known=sum(int(known.sum()) for known in checked.known),
         known_anomalous=known_anomalous,
+        drift=_drift(scored, store, bank, calibration, config),
     )
     return write_report(scored, decision, store, folder, bank=bank, calibration=calibration.scores, config=config)
+
+
+def _drift(
+    scored: Scored, store: Store, bank: BankVersion, calibration: Calibration, config: ScoreConfig
+) -> Drift | None:
+    """Return how the batch differs from what is normal; None where there is too little to tell, or no embedding."""
+    if min(scored.scored, calibration.units) < FEWEST:
+        return None
+    try:
+        sample = drawn(scored, store, bank, memory_mb=config.search_memory_mb)
+        reference = reference_of(store, bank, calibration)
+    except NotFoundError:  # pruned, since the batch was scored
+        return None
+    return drift_of(sample, calibration, reference)
 
 
 def _tally(

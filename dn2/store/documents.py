@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any, TypeVar, cast
 
@@ -59,6 +59,11 @@ def read_document(store: Store, path: str, schema: str, fields: Iterable[str]) -
     if missing:
         raise SchemaError(f"{uri}: got {schema} without {', '.join(missing)}")
     return document
+
+
+def needed(kind: type[Any]) -> list[str]:
+    """Return the fields of a record that a document must have: those without a default; others are newer."""
+    return [field.name for field in fields(kind) if field.default is MISSING and field.default_factory is MISSING]
 
 
 def schema_of(store: Store, path: str) -> str | None:

@@ -242,6 +242,20 @@ ANOMALIES = Schema(
     layout.bank_anomalies.text,
 )
 
+REFERENCE = Schema(
+    "dn2.reference",
+    1,
+    pa.schema(
+        [
+            _required("role", pa.string(), "image: a normal one; centre: of a kind of them; axis: a principal one"),
+            _optional("inside", pa.bool_(), "of an image, whether its calibration score has p > 0.05; null for others"),
+            _optional("embedding", _VECTOR, "its vector; of an image that is cut into tiles their mean"),
+        ]
+    ),
+    "What the whole of a batch is compared with. Made when something is scored with the version first.",
+    layout.bank_reference.text,
+)
+
 _SCORE = [
     _IMAGE_ID,
     _URI,
@@ -370,6 +384,44 @@ MEMBERS = Schema(
     layout.report_part.text,
 )
 
+HISTORY = Schema(
+    "dn2.history",
+    1,
+    pa.schema(
+        [
+            _required("report", pa.string(), "the report that was made first, relative to the store"),
+            _required("source", pa.string(), "where the batch came from"),
+            _required("bank", pa.string(), "name of the bank"),
+            _required("version", pa.string(), "the bank's version"),
+            _required("of", pa.string(), "what was scored and is counted: images or groups"),
+            _required("when", pa.timestamp("us", "UTC"), "when the report was made"),
+            _required("images", pa.int64(), "images in the batch"),
+            _required("rejected", pa.int64(), "of them, images that could not be read"),
+            _required("scored", pa.int64(), "images or groups with a score"),
+            _required("anomalous", pa.int64(), "images or groups above the threshold"),
+            _required("selected", pa.int64(), "images or groups whose q-value is at most the false-discovery rate"),
+            _required("anomalous_rate", pa.float64(), "anomalous over scored; 0 if none was scored"),
+            _optional("verdict", pa.string(), "drift: steady, anomalies, kind or moved; null where it cannot be told"),
+            _optional("units", pa.int64(), "images that this rests on, of those that depend on each other one"),
+            _optional("outside", pa.float64(), "share of them with p <= 0.05"),
+            _optional("kind", pa.float64(), "share of them that is a kind which the bank does not know"),
+            _optional(
+                "ks", pa.float64(), "Kolmogorov and Smirnov's distance of the scores inside to the calibration's"
+            ),
+            _optional("shift", pa.float64(), "how far the mean of the images inside has moved, in standard deviations"),
+            _optional("psi", pa.float64(), "population stability index of the kinds of images inside"),
+            _optional("levels", pa.list_(pa.int64()), "how many of them have a p-value in each twentieth"),
+            _optional("recent_batches", pa.int64(), "batches of this version and source that are looked at together"),
+            _optional(
+                "recent_ks", pa.float64(), "distance (Kolmogorov-Smirnov) of their p-values inside to uniform ones"
+            ),
+            _optional("stale", pa.bool_(), "whether that is more than chance, and large enough to matter"),
+        ]
+    ),
+    "A batch that was scored. Written once, and never changed.",
+    layout.history.text,
+)
+
 SCHEMAS = (
     MANIFEST,
     EMBEDDINGS,
@@ -382,6 +434,7 @@ SCHEMAS = (
     CALIBRATION,
     SCALES,
     ANOMALIES,
+    REFERENCE,
     FOUND,
     SCORES,
     REPORT,
@@ -389,4 +442,5 @@ SCHEMAS = (
     GROUP_CALIBRATION,
     GROUPS,
     MEMBERS,
+    HISTORY,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from dn2.records import AnyBank, AnyReport, Cleaning, Pruned, Size
+from dn2.records import AnyBank, AnyReport, Cleaning, PastBatch, Pruned, Size
 from dn2.records.upkeep import NOTHING
 
 
@@ -82,6 +82,7 @@ class BankOverview:
         current: the version that it points at; None if its first training has not ended.
         versions: the last one written first.
         size: what all of them take.
+        history: the last batches that it has scored, the last one first.
         error: why some of this is not known.
     """
 
@@ -90,6 +91,7 @@ class BankOverview:
     current: str | None = None
     versions: tuple[VersionOverview, ...] = ()
     size: Size = NOTHING
+    history: tuple[PastBatch, ...] = ()
     error: str | None = None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 
 from dn2 import layout
@@ -14,11 +14,13 @@ from dn2.images.manifest import number_of, part_names
 from dn2.layout import SUMMARY
 from dn2.neighbors.versions import current_version, open_version, version_names
 from dn2.records import AnyReport, BankVersion, Cleaning, GroupReport, Report
+from dn2.reports.history import past
 from dn2.store.documents import (
     CLEANING_SUMMARY,
     GROUP_REPORT_SUMMARY,
     REPORT_SUMMARY,
     as_record,
+    needed,
     read_document,
     schema_of,
 )
@@ -63,7 +65,7 @@ def show(store: str | os.PathLike[str] | Store, *, newest: int = 10) -> Overview
 
     Args:
         store: where dn2 keeps its files.
-        newest: how many reports of each bank, and cleanings, to read.
+        newest: how many reports and past batches of each bank, and cleanings, to read.
 
     Raises:
         ConfigError: `newest` is negative.
@@ -90,7 +92,7 @@ def _looked(store: Store, newest: int, seen: Inventory) -> Overview:
             f"store {store.uri}: got nothing that dn2 has made, expected datasets, banks or reports; check --store, or "
             f"begin with dn2 train"
         )
-    told = tuple(replace(_bank(store, name), size=seen.size("banks", name)) for name in banks)
+    told = tuple(replace(_bank(store, name, newest), size=seen.size("banks", name)) for name in banks)
     return Overview(
         store.uri,
         datasets=tuple(
@@ -140,12 +142,13 @@ def _dataset(store: Store, name: str) -> DatasetOverview:
     return replace(found, source=origin.source, split=origin.split, images=images)
 
 
-def _bank(store: Store, name: str) -> BankOverview:
+def _bank(store: Store, name: str, newest: int) -> BankOverview:
     found, names = BankOverview(legible(name)), []
     try:
         names = version_names(store, check_name(name))
         if store.exists(layout.bank_pointer(name)):
             found = replace(found, current=current_version(store, name))
+        found = replace(found, history=tuple(past(store, name, newest)))
     except Dn2Error as error:
         found = replace(found, error=legible(str(error)))
     versions = each(store, lambda version: _version(store, name, version, found.current), names)
@@ -201,8 +204,7 @@ def _report(store: Store, folder: str, written: datetime | None) -> ReportOvervi
     try:
         groups = schema_of(store, path) == GROUP_REPORT_SUMMARY
         kind: type[Report] | type[GroupReport] = GroupReport if groups else Report
-        names = [field.name for field in fields(kind) if field.default is MISSING]
-        document = read_document(store, path, GROUP_REPORT_SUMMARY if groups else REPORT_SUMMARY, names)
+        document = read_document(store, path, GROUP_REPORT_SUMMARY if groups else REPORT_SUMMARY, needed(kind))
         made = as_record(kind, {**document, "uri": found.uri, "worst": ()}, store.uri_of(path))
     except Dn2Error as error:
         return replace(found, error=legible(str(error)))

@@ -141,6 +141,8 @@ def describe_report(done: records.Report, out: str | None, seconds: float) -> No
         f"threshold: {done.rule}; {done.selected} images are selected at a false-discovery rate of "
         f"{100 * done.false_discovery_rate:.4g}%"
     )
+    if done.drift is not None:
+        (warn if done.drift.drifted else say)(f"drift: {done.drift.words}")
     _end(done, out)
 
 

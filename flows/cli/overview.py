@@ -89,6 +89,12 @@ def _bank(found: of.BankOverview) -> Iterator[str]:
     yield from _error(found.error)
     for version in found.versions:
         yield from _version(version)
+    if found.history:
+        yield f"    batches: the last {len(found.history)}"
+    for past in found.history:
+        stale = ", bank stale" if past.stale else ""
+        rate = f"{past.anomalous_rate:.1%} of {past.scored:,} {past.of} anomalous"
+        yield f"      {_time(past.when)}  {rate}, drift {past.verdict or 'not known'}{stale}, {past.source}"
 
 
 def _version(found: of.VersionOverview) -> Iterator[str]:
