@@ -8,8 +8,8 @@ arrivals of a Poisson process. So g * log(d[g+1] / d[g]), d squared distances, i
 mean for all g (Renyi 1953), and what the 30 gaps behind it come to says how large a gap may be: their ratio follows an
 F distribution. For each g up to 9, gaps are called by the rule of Benjamini and Hochberg, with Storey's (2002) estimate
 of how many images have none, at a false-discovery rate of a half: two independent images that are taken for one unit
-cost little, a burst that is missed costs the promise. A larger set must lie 30 times nearer together than to the next,
-and where such sets hold a fifth of all images they are kinds of images, or patients: pictures alone do not tell.
+cost little, a burst that is missed costs the promise. A larger set must lie 30 times nearer together than to the next;
+where such sets hold a fifth of all images they are kinds of images, or patients, unless they lie 1,000 times nearer.
 
 Two images are linked if each is among the near others of the other one. Linked images are joined in the order of
 their distances, if at least a third of all pairs of the two sides are linked: a chain, like the frames of a video, does
@@ -30,7 +30,7 @@ from dn2.neighbors.products import Neighbors, Rows
 from dn2.neighbors.segments import merged
 
 _SMALL = 9  # near others that a gap alone tells
-_TIGHT = 30.0  # of more, how many times further the next one is (squared distances)
+_TIGHT, _SAME = 30.0, 1_000.0  # of more: how many times further the next one is; so near is the same picture only
 _WINDOW = 30  # gaps that say what is usual
 _FEWEST = 5  # of them
 _RATE = 0.5  # see above
@@ -139,10 +139,10 @@ def near_copies(pool: _Pool, asked: npt.NDArray[np.int64], *, memory_mb: int) ->
     sets = _joined(asked, rows, distances, sets)
     if len(pool) > _FULL:
         return sets
-    everything = pool.vectors(np.arange(len(pool)))
-    large = _clumps(everything, sets, asked, distances[:, min(_SMALL, near - 1)])
-    in_large = np.bincount(large, minlength=len(pool))[large] > _SMALL + 1
-    return sets if in_large.mean() > _SHARE else large
+    everything, reach = pool.vectors(np.arange(len(pool))), distances[:, min(_SMALL, near - 1)]
+    sets = _clumps(everything, sets, asked, reach, _SAME, 0.5)
+    large = _clumps(everything, sets, asked, reach, _TIGHT, _SHARE)
+    return sets if (large != sets).mean() > _SHARE else large
 
 
 def _sizes(distances: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -220,20 +220,24 @@ def _clumps(
     sets: npt.NDArray[np.int64],
     images: npt.NDArray[np.int64],
     reach: npt.NDArray[np.float64],
+    tight: float,
+    share: float,
 ) -> npt.NDArray[np.int64]:
-    """Return the sets with larger ones: of more near others than nine, and at most a fifth of all images.
+    """Return the sets with larger ones: of more near others than nine.
 
     Args:
         vectors: (C, D) float16.
         sets: (C,) int64 sets that are known.
         images: (A,) int64, around which they are looked for.
         reach: (A,) float64, squared distance to the tenth nearest other.
+        tight: how many times further the next image is (squared distances), at least.
+        share: of all images, at most.
     """
     wide = vectors.astype(np.float32)
     usual = 2 * float(wide.var(axis=0, dtype=np.float64).sum())  # mean squared distance of two images
-    dense = np.unique(images[reach * _TIGHT <= usual])
+    dense = np.unique(images[reach * tight <= usual])
     norms = np.einsum("nd,nd->n", wide, wide)
-    found, least, most = sets.copy(), _SMALL + 1, int(_SHARE * len(vectors))
+    found, least, most = sets.copy(), _SMALL + 1, int(share * len(vectors))
     while len(dense):
         block, dense = dense[:_AT_ONCE], dense[_AT_ONCE:]
         far = np.maximum(norms[block, None] + norms - 2 * wide[block] @ wide.T, _FLAT * usual + 1e-30)
@@ -241,7 +245,7 @@ def _clumps(
         ascending = np.take_along_axis(far, order, axis=1)
         ratios = ascending[:, least + 1 : most + 1] / ascending[:, least:most]
         for row, ratio in enumerate(ratios):
-            if len(ratio) and ratio.max() >= _TIGHT:
+            if len(ratio) and ratio.max() >= tight:
                 found[order[row, : least + 1 + ratio.argmax()]] = sets[block[row]]
         dense = dense[found[dense] == sets[dense]]
     return found

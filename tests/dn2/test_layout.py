@@ -14,7 +14,18 @@ from dn2.errors import SchemaError
 from dn2.layout import Form
 
 FORMS = {name: one for name, one in vars(layout).items() if isinstance(one, Form)}
-FOLDERS = {"manifests", "shards", "cleaning", "scores", "reports", "report", "watermarks", "bank", "bank_versions"}
+FOLDERS = {
+    "manifests",
+    "shards",
+    "cleaning",
+    "scores",
+    "reports",
+    "report",
+    "watermarks",
+    "bank",
+    "bank_versions",
+    "histories",
+}
 HOSTILE = [
     "/etc/x",
     "../../x",
@@ -142,7 +153,12 @@ def test_nothing_may_stand_before_or_behind(name: str, ending: str):
 def test_what_makes_a_bank_a_drop_a_watch_or_a_lock_is_never_removed():
     kept = {name for name, form in FORMS.items() if not layout.is_removable(form.example)}
     names = {"part", "_part"}
-    assert kept == FOLDERS | names | {name for name in FORMS if name.startswith("bank")} | {"drop", "watch", "lock"}
+    assert kept == FOLDERS | names | {name for name in FORMS if name.startswith("bank")} | {
+        "drop",
+        "watch",
+        "lock",
+        "history",
+    }
 
 
 def test_every_part_of_the_grammar_is_used():
