@@ -44,7 +44,7 @@ def check_batch(scored: Scored, store: Store, bank: BankVersion) -> Checked:
         bank: what it was compared with.
 
     Raises:
-        NotFoundError: an embedding shard, a part of the scores or a file of the bank is missing.
+        NotFoundError: a part of the scores or a file of the bank is missing.
         SchemaError: one of them is damaged.
     """
     known = read_table(store, layout.bank_calibration(bank.name, bank.version), CALIBRATION, ["score", "unit"])
@@ -52,9 +52,12 @@ def check_batch(scored: Scored, store: Store, bank: BankVersion) -> Checked:
     calibration_units = known["unit"].to_numpy() if units_known else np.arange(len(calibration))
     parts = read_parts(scored, store, bank, float(np.median(calibration)))
     doubts = list(known_doubts(scored, store, parts))
+    if not parts:
+        return Checked((), ())
     scores, units = (np.concatenate([getattr(part, name)[part.new] for part in parts]) for name in ("scores", "units"))
+    whole = all(store.exists(part.shard) for part in scored.parts)
     kind = another_kind(scores, units, calibration, calibration_units)
-    if kind is not None and bank.tiles == 1 and len(scores) <= LEAVE_ONE_OUT_ROWS:  # a search, only where it counts
+    if kind is not None and whole and bank.tiles == 1 and len(scores) <= LEAVE_ONE_OUT_ROWS:  # only then a search
         kind = another_kind(scores, near_units(scored, store, bank, parts), calibration, calibration_units)
     crop = EmbedderName.parse(bank.embedder).crop
     pictures = picture_doubts(_shards(scored, store), store, crop=crop, known=bank.doubts)
@@ -116,11 +119,13 @@ def unit_medians(scores: npt.NDArray[np.float32], units: npt.NDArray[np.int64]) 
 
 
 def _shards(scored: Scored, store: Store) -> Shards:
+    parts = [part for part in scored.parts if store.exists(part.shard)]
+
     def rows(number: int) -> Any:
-        part = scored.parts[number]
+        part = parts[number]
         table = read_table(store, part.shard, EMBEDDINGS, COLUMNS)
         living = set(read_table(store, part.path, SCORES, ["image_id"])["image_id"].to_pylist())
         mask = [name in living for name in table["image_id"].to_pylist()]
         return keep_rows(table, np.array(mask, bool) & table["width"].is_valid().to_numpy())
 
-    return Shards([one.shard for one in scored.parts], [one.scored for one in scored.parts], rows)
+    return Shards([one.shard for one in parts], [one.scored for one in parts], rows)

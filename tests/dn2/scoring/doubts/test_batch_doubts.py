@@ -151,3 +151,13 @@ def test_nearness_that_is_met_by_chance_is_none(store: Store):
     flat = np.random.default_rng(0).normal(5, 1, (900, 2)).astype(np.float16)
     bank = dn2.fit(write_shards(store, flat[:600]), store, bank="flat", config=dn2.FitConfig(false_alarm_rate=0.1))
     assert [one.code for one in scored(store, bank, flat[600:]).doubts] == []
+
+
+def test_report_is_decided_anew_without_the_embeddings_of_its_batch(store: Store, bank: BankVersion):
+    """What they would tell is not told: the bytes, and what is near to what."""
+    far = (4 * normal_vectors(40, seed=4).astype(np.float32)).astype(np.float16)
+    first = scored(store, bank, far, shard_rows=15)
+    for path in Path(store.uri.removeprefix("file://")).glob("embeddings/*/batch/*"):
+        path.unlink()
+    again = dn2.rethreshold(first, config=dn2.ScoreConfig(threshold=dn2.ThresholdConfig(budget=3)))
+    assert (again.anomalous, [one.code for one in again.doubts]) == (3, ["another-kind"])
