@@ -64,6 +64,16 @@ def test_training_images_that_were_saved_again_are_nearly_known(own_bricks: Bric
     assert {uri.rpartition(".")[2] for uri in found.uris} == {"jpg"}
 
 
+@pytest.mark.parametrize("scale", ["none", "local"])
+def test_near_images_are_found_whatever_scores_are_relative_to(store: Store, scale: str):
+    vectors = normal_vectors(300, seed=0) * np.float16(20)
+    config = dn2.FitConfig.model_validate({"scale": scale, "false_alarm_rate": 0.1})
+    bank = dn2.fit(write_shards(store, vectors[:200]), store, bank="parts", config=config)
+    again = vectors[:10] + np.random.default_rng(0).normal(0, 0.1, (10, 16)).astype(np.float16)
+    report = scored(store, bank, np.concatenate([again, vectors[200:]]))
+    assert doubt(report, "known-images").numbers == {"known": 10, "by_bytes": 0, "nearly": 10, "images": 110}
+
+
 def test_images_that_calibrate_a_bank_are_known_as_well(store: Store):
     normal = write_shards(store, normal_vectors(200, seed=0))
     bank = dn2.fit(normal, store, bank="parts", config=dn2.FitConfig(calibration="held-out", false_alarm_rate=0.1))
