@@ -52,15 +52,15 @@ def check_batch(scored: Scored, store: Store, bank: BankVersion) -> Checked:
     calibration_units = known["unit"].to_numpy() if units_known else np.arange(len(calibration))
     parts = read_parts(scored, store, bank, float(np.median(calibration)))
     doubts = list(known_doubts(scored, store, parts))
+    if not parts:
+        return Checked((), ())
     scores, units = (np.concatenate([getattr(part, name)[part.new] for part in parts]) for name in ("scores", "units"))
+    whole = all(store.exists(part.shard) for part in scored.parts)
     kind = another_kind(scores, units, calibration, calibration_units)
-    embedded = all(store.exists(part.shard) for part in scored.parts)  # deciding anew works without embeddings, too
-    if kind is not None and embedded and bank.tiles == 1 and len(scores) <= LEAVE_ONE_OUT_ROWS:
-        # a search, only where it counts
+    if kind is not None and whole and bank.tiles == 1 and len(scores) <= LEAVE_ONE_OUT_ROWS:  # only then a search
         kind = another_kind(scores, near_units(scored, store, bank, parts), calibration, calibration_units)
     crop = EmbedderName.parse(bank.embedder).crop
-    shards = _shards(scored, store)
-    pictures = picture_doubts(shards, store, crop=crop, known=bank.doubts) if embedded else ()
+    pictures = picture_doubts(_shards(scored, store), store, crop=crop, known=bank.doubts)
     found = (*doubts, *([] if kind is None else [kind]), *pictures)
     return Checked(found, tuple(part.known for part in parts))
 
@@ -119,11 +119,13 @@ def unit_medians(scores: npt.NDArray[np.float32], units: npt.NDArray[np.int64]) 
 
 
 def _shards(scored: Scored, store: Store) -> Shards:
+    parts = [part for part in scored.parts if store.exists(part.shard)]
+
     def rows(number: int) -> Any:
-        part = scored.parts[number]
+        part = parts[number]
         table = read_table(store, part.shard, EMBEDDINGS, COLUMNS)
         living = set(read_table(store, part.path, SCORES, ["image_id"])["image_id"].to_pylist())
         mask = [name in living for name in table["image_id"].to_pylist()]
         return keep_rows(table, np.array(mask, bool) & table["width"].is_valid().to_numpy())
 
-    return Shards([one.shard for one in scored.parts], [one.scored for one in scored.parts], rows)
+    return Shards([one.shard for one in parts], [one.scored for one in parts], rows)

@@ -100,14 +100,16 @@ def known_doubts(scored: Scored, store: Store, parts: list[Part]) -> Iterator[Do
     )
 
 
-def is_near(distances: list[float], typical: float) -> bool:
+def is_near(distances: list[float], score: float, typical: float) -> bool:
     """Return whether an image is nearly one that the bank holds: far nearer than to the next, and than is usual.
 
     Args:
         distances: squared, to the k nearest rows of the bank, nearest first.
+        score: what they come to: their mean, or that over a scale.
         typical: the median of the bank's calibration scores.
     """
-    return distances[0] <= _NEAR * min(typical, distances[-1] if len(distances) > 1 else typical)
+    usual = typical * (sum(distances) / len(distances) / score if score > 0 else 1)
+    return distances[0] <= _NEAR * min(usual, distances[-1] if len(distances) > 1 else usual)
 
 
 def _read(store: Store, path: str, shard: str, contents: npt.NDArray[np.int64], typical: float) -> Part:
@@ -120,9 +122,9 @@ def _read(store: Store, path: str, shard: str, contents: npt.NDArray[np.int64], 
     mine = keys(content.get(name, name) for name in names)
     readable, groups = table["score"].is_valid().to_numpy(), keys(table["group_id"].to_pylist())
     copies = readable & np.isin(mine, contents)
-    distances = table["neighbor_distances"].to_pylist()
-    near = np.array([found is not None and is_near(found, typical) for found in distances], bool) & ~copies
-    scores = table["score"].to_numpy().astype(np.float32)
+    scores, distances = table["score"].to_numpy().astype(np.float32), table["neighbor_distances"].to_pylist()
+    pairs = zip(distances, scores.tolist(), strict=True)
+    near = np.array([found is not None and is_near(found, score, typical) for found, score in pairs], bool) & ~copies
     return Part(readable, copies, near, scores, np.where(groups != -1, groups, mine))
 
 

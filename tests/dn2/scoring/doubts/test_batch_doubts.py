@@ -64,6 +64,16 @@ def test_training_images_that_were_saved_again_are_nearly_known(own_bricks: Bric
     assert {uri.rpartition(".")[2] for uri in found.uris} == {"jpg"}
 
 
+@pytest.mark.parametrize("scale", ["none", "local"])
+def test_near_images_are_found_whatever_scores_are_relative_to(store: Store, scale: str):
+    vectors = normal_vectors(300, seed=0) * np.float16(20)
+    config = dn2.FitConfig.model_validate({"scale": scale, "false_alarm_rate": 0.1})
+    bank = dn2.fit(write_shards(store, vectors[:200]), store, bank="parts", config=config)
+    again = vectors[:10] + np.random.default_rng(0).normal(0, 0.1, (10, 16)).astype(np.float16)
+    report = scored(store, bank, np.concatenate([again, vectors[200:]]))
+    assert doubt(report, "known-images").numbers == {"known": 10, "by_bytes": 0, "nearly": 10, "images": 110}
+
+
 def test_images_that_calibrate_a_bank_are_known_as_well(store: Store):
     normal = write_shards(store, normal_vectors(200, seed=0))
     bank = dn2.fit(normal, store, bank="parts", config=dn2.FitConfig(calibration="held-out", false_alarm_rate=0.1))
@@ -151,3 +161,13 @@ def test_nearness_that_is_met_by_chance_is_none(store: Store):
     flat = np.random.default_rng(0).normal(5, 1, (900, 2)).astype(np.float16)
     bank = dn2.fit(write_shards(store, flat[:600]), store, bank="flat", config=dn2.FitConfig(false_alarm_rate=0.1))
     assert [one.code for one in scored(store, bank, flat[600:]).doubts] == []
+
+
+def test_report_is_decided_anew_without_the_embeddings_of_its_batch(store: Store, bank: BankVersion):
+    """What they would tell is not told: the bytes, and what is near to what."""
+    far = (4 * normal_vectors(40, seed=4).astype(np.float32)).astype(np.float16)
+    first = scored(store, bank, far, shard_rows=15)
+    for path in Path(store.uri.removeprefix("file://")).glob("embeddings/*/batch/*"):
+        path.unlink()
+    again = dn2.rethreshold(first, config=dn2.ScoreConfig(threshold=dn2.ThresholdConfig(budget=3)))
+    assert (again.anomalous, [one.code for one in again.doubts]) == (3, ["another-kind"])
