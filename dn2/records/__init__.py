@@ -1,7 +1,7 @@
 """Small frozen records: all that passes between the steps. Never arrays, images or tables."""
 
 from dn2.records.banks import AnyBank, BankFiles, BankVersion, Fidelity, GroupBankVersion, GroupCells, Growth
-from dn2.records.datasets import Cleaning, Dataset, Embedded, EmbeddedShard, Shard
+from dn2.records.datasets import Cleaning, Cluster, Dataset, Embedded, EmbeddedShard, Shard
 from dn2.records.drops import Drop, Look, SeenDrop
 from dn2.records.embedders import EmbedderName
 from dn2.records.reports import AnyReport, Decision, GroupReport, Report, Scored, ScoredShard, WorstGroup, WorstImage
@@ -13,6 +13,7 @@ __all__ = [
     "BankFiles",
     "BankVersion",
     "Cleaning",
+    "Cluster",
     "Compacted",
     "Dataset",
     "Decision",
