@@ -15,6 +15,7 @@ from dn2.store.schemas import EMBEDDINGS
 from dn2.store.tables import count_rows, vector_column, writing
 
 _ROWS = 20_000  # of a shard
+_PART, _SHARD = "000001-0000000000000000", "00000000"  # as dn2 names them
 
 
 def write_embedded(
@@ -36,7 +37,7 @@ def write_embedded(
     for start in range(0, len(vectors), _ROWS):
         stop = min(start + _ROWS, len(vectors))
         ids = [f"{first + row:032x}" for row in range(start, stop)]
-        path, rows = layout.embeddings(embedder, f"{name}-{start:09d}"), stop - start
+        path, rows = layout.embeddings(embedder, name, _PART, start, stop, _SHARD), stop - start
         with writing(store, path, EMBEDDINGS.with_dim(vectors.shape[1]), {}) as file:
             file.write(
                 {
@@ -58,11 +59,12 @@ def write_embedded(
 def open_embedded(store: dn2.Store, name: str) -> Embedded:
     """Return a dataset that `write_embedded` has written."""
     (embedder,) = store.names("embeddings")
-    files = [file for file in sorted(store.names(f"embeddings/{embedder}")) if file.startswith(f"{name}-")]
     shards = []
-    for file in files:
-        path = f"embeddings/{embedder}/{file}"
+    for file in sorted(store.names(f"embeddings/{embedder}/{name}")):
+        path = f"embeddings/{embedder}/{name}/{file}"
         rows = count_rows(store, path, EMBEDDINGS)
-        shards.append(EmbeddedShard(Shard(name, "memory://", file, 0, rows), path, rows, 0))
+        start = shards[-1].shard.stop if shards else 0
+        shard = Shard(name, f"memory://{name}", _PART, start, start + rows)
+        shards.append(EmbeddedShard(shard, path, rows, 0))
     images = sum(shard.embedded for shard in shards)
-    return Embedded(Dataset(name, f"memory://{name}", ("0",), images, added=images), embedder, tuple(shards))
+    return Embedded(Dataset(name, f"memory://{name}", (_PART,), images, added=images), embedder, tuple(shards))

@@ -22,6 +22,7 @@ from dn2.scoring.oddness import Kinds, Told
 from dn2.scoring.units import near_copies
 
 _MARGIN, _IMPURITY = 2.0, 3.0  # spreads above the median
+_PLAIN = 0.01  # share of clean images that lie that far above it
 _ID = 6  # hex digits
 
 
@@ -45,11 +46,12 @@ def asked(images: Images, config: CleanConfig) -> Judged:
     count = len(found.oddness)
     undecided_kinds = [kind for kind, name in names.items() if name not in (*config.keep, *config.drop_cluster)]
     undecided = int((np.isin(found.kind, undecided_kinds) & ~found.foreign).sum())
-    share_found = int((found.foreign | (found.oddness > _IMPURITY)).sum())
-    low, high = interval(share_found, undecided, count)
+    odd = int((~found.foreign & (found.oddness > _IMPURITY)).sum())
+    impure = int(found.foreign.sum()) + max(0, odd - round(_PLAIN * count))
+    low, high = interval(impure, undecided, count)
     if config.contamination is None:
-        _check_few(images, share_found / count, config)
-        contamination = share_found / count
+        _check_few(images, impure / count, config)
+        contamination = impure / count
     else:
         contamination = low = high = config.contamination
     impurities = max(round(contamination * count) - (undecided if config.contamination is not None else 0), 0)

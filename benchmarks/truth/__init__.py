@@ -1,0 +1,1 @@
+"""Does dn2 keep what it promises on data as people really have it? One module a promise."""
