@@ -1,19 +1,19 @@
 """Does cleaning ever harm, and what is it worth once its questions are answered? On 200 drawn sets of Fashion-MNIST.
 
 Each set is drawn by its number: 200 to 20,000 images (log-uniform), one to four normal classes of 5 to 9 of which the
-smallest holds 2 % or more, no impurities in a quarter of the sets and up to 30 % in the others, from one class, three or
-all others. In a third of the sets units are bursts of 1 to 15 shots, apart by 0.1 to 0.5 of the spread of the set. No
-class has more than 6,000 images: sets that would need more are smaller. Banks have the defaults (k = 2, squared L2), and
-2,000 test images are scored, all test images of the normal classes being normal, whatever their share in the set.
+smallest holds 2 % or more, no impurities in a quarter of the sets and up to 30 % in the others, from one class, three
+or all others. In a third of the sets units are bursts of 1 to 15 shots, apart by 0.1 to 0.5 of the spread of the set.
+No class has more than 6,000 images: sets that would need more are smaller. Banks have the defaults (k = 2, squared L2),
+and 2,000 test images are scored, all test images of the normal classes being normal, whatever their share in the set.
 
 * `clean_never_harms`: unasked, share of sets whose area under the ROC curve is at least that without cleaning less 0.5
   points;
-* `clean_answered`: the questions answered from the labels (a cluster is normal if most of its images are), share with at
-  least the better of no cleaning and the paper's rule, less 0.5 points;
+* `clean_answered`: the questions answered from the labels (a cluster is normal if most of its images are), share with
+  at least the better of no cleaning and the paper's rule, less 0.5 points;
 * `clean_interval_covers`, `clean_interval_width`: how often the interval of the contamination, answered, holds the true
   share of units that are impurities, and its mean width; `clean_interval_covers_unasked`: the same before;
-* `clean_points_lost_auto`, `_worst`, `_paper`, `_drop`: mean (and largest) loss against no cleaning, on the sets without
-  impurities, of the rule auto unasked, of paper and of auto with `clusters` drop.
+* `clean_points_lost_auto`, `_worst`, `_paper`, `_drop`: mean (and largest) loss against no cleaning, on the sets
+  without impurities, of the rule auto unasked, of paper and of auto with `clusters` drop.
 
 The rule's constants were chosen on classes 0 to 4 (`python -m benchmarks.truth.cleaning tune`) and synthetic sets.
 """
@@ -39,7 +39,6 @@ from benchmarks.embedded import write_embedded
 from benchmarks.fashion import FOLDER, Embeddings, load
 from dn2 import layout
 from dn2.config import CleanConfig
-from dn2.errors import BankError
 from dn2.evaluation.metrics import roc_auc
 from dn2.neighbors.reverse import distances_to
 from dn2.records import Cleaning
@@ -86,7 +85,9 @@ def drawn(labels: np.ndarray, number: int, normal: tuple[int, ...]) -> Drawn:
     foreign = random.choice(others, int(random.choice([1, 3, len(others)])), replace=False)
     shots = random.uniform(2, 8) if bursts else 1.0
     most = 0.98 * np.bincount(labels).min()
-    units = int(min(max(40, wanted / shots), most / ((1 - share) * modes.max()), most * len(foreign) / max(share, 1e-9)))
+    units = int(
+        min(max(40, wanted / shots), most / ((1 - share) * modes.max()), most * len(foreign) / max(share, 1e-9))
+    )
     impurities = round(share * units)
     per_class = [round(mode * (units - impurities)) for mode in modes]
     per_class += [len(part) for part in np.array_split(np.arange(impurities), len(foreign))]
@@ -135,7 +136,7 @@ def trial(number: int, normal: tuple[int, ...]) -> dict[str, Any]:
         banks["paper"] = cleaned(rule="paper")[1]["kept"]
         if not found["share"]:
             banks["drop"] = cleaned(rule="auto", clusters="drop")[1]["kept"]
-    found |= {name: None for name in ("drop",)} | areas(data, one.classes, vectors, banks)
+    found |= dict.fromkeys(("drop",)) | areas(data, one.classes, vectors, banks)
     for name, cleaning in (("unasked", unasked), ("answered", answered)):
         found |= {f"{name}_low": cleaning.low, f"{name}_high": cleaning.high, f"{name}_dropped": cleaning.dropped}
     return found | {"questions": len(unasked.clusters), "found_units": unasked.units, "foreign_clusters": len(drop)}

@@ -183,10 +183,15 @@ class Cleaning:
         if not self.undecided:
             return ()
         images = sum(cluster.images for cluster in self.undecided)
-        kinds = "a second kind of image is" if len(self.undecided) == 1 else f"{len(self.undecided)} kinds of images are"
+        one = len(self.undecided) == 1
+        kinds = (
+            "a second kind of image is undecided and stays"
+            if one
+            else f"{len(self.undecided)} kinds are undecided and stay"
+        )
         return (
-            f"{kinds} undecided, {images:,} images, and stays in: normal or not? Until keep or drop_cluster says so, "
-            f"{self.low or 0:.1%} to {self.high or 1:.1%} may be anomalies, and no false-alarm rate is promised",
+            f"{kinds} in, {images:,} images: normal or not? Until that is said, {self.low or 0:.1%} to "
+            f"{self.high or 1:.1%} of all may be anomalies, and no false-alarm rate is promised",
         )
 
     @property

@@ -91,7 +91,7 @@ def write_cleaning(
         cleaning=cleaning, asked=asked, sections=sections, impurities=impurities
     )
     store.write(f"{folder}/{PAGE}", page.encode())
-    content = {**asdict(cleaning), "config": config.model_dump(mode="json")}
+    content = {**asdict(cleaning), "warnings": cleaning.warnings, "config": config.model_dump(mode="json")}
     write_document(store, f"{folder}/{SUMMARY}", CLEANING_SUMMARY, content)
 
 

@@ -1,8 +1,10 @@
 """Cleaning that asks: dense groups apart stay in until someone says what they are, and little else is dropped.
 
-What looks like no other image is dropped: two spreads above the median of its kind, and three above it is taken for an
+What looks like no other image is dropped: 2.5 spreads above the median of its kind, and three above it is taken for an
 anomaly. Kinds of images are never dropped unasked: a rare normal kind and a foreign one look the same. Once one is said
-to be foreign, images that are nearer to it than to all others go with it.
+to be foreign, images that are nearer to it than to all others go with it. And as there are anomalies then, more of them
+lie unfound among the others: what is in the fewest neighbourhoods goes too (`dn2.scoring.typicality`), twenty times as
+many images as were said to be foreign, but at most six tenths of all and of each kind.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from dn2.records import Cluster
 from dn2.scoring.contamination import MOST, interval
 from dn2.scoring.judged import Images, Judged
 from dn2.scoring.oddness import Kinds, Told
+from dn2.scoring.typicality import oddities
 from dn2.scoring.units import near_copies
 
-_MARGIN, _IMPURITY = 2.0, 3.0  # spreads above the median
+_MARGIN, _IMPURITY = 2.5, 3.0  # spreads above the median
 _PLAIN = 0.01  # share of clean images that lie that far above it
+_PER_FOREIGN, _MOST_MARGIN, _MOST_OF_KIND = 20, 0.6, 0.6  # see above
 _ID = 6  # hex digits
 
 
@@ -56,7 +60,10 @@ def asked(images: Images, config: CleanConfig) -> Judged:
         contamination = low = high = config.contamination
     impurities = max(round(contamination * count) - (undecided if config.contamination is not None else 0), 0)
     impurities = max(impurities, int(found.foreign.sum()))
-    dropped = max(impurities, int((found.foreign | (found.oddness > _MARGIN)).sum()))
+    odd_ones = found.foreign | (found.oddness > _MARGIN)
+    if foreign:
+        odd_ones |= _unfound(images, kinds, found, unit_of, undecided_kinds)
+    dropped = max(impurities, int(odd_ones.sum()))
     if config.drop_fraction is not None:
         dropped = round(config.drop_fraction * count)
         if dropped < impurities:
@@ -64,7 +71,8 @@ def asked(images: Images, config: CleanConfig) -> Judged:
                 f"drop_fraction: got {config.drop_fraction:g}, expected at least what is taken for anomalies, "
                 f"{impurities / count:.3g}; raise it, or keep a cluster"
             )
-    scores = (1 / (1 + np.exp(-np.clip(found.oddness, -30, 30))) + found.foreign).astype(np.float32)
+    within = 1 / (1 + np.exp(-np.clip(found.oddness, -15, 15)))
+    scores = (within + odd_ones + found.foreign).astype(np.float32)
     kind_of = found.kind[unit_of]
     return Judged(
         scores=scores[unit_of],
@@ -139,6 +147,20 @@ def _found(
         of_units[unit_of[chosen]] = getattr(sampled, name)
         columns.append(of_units)
     return Told(*columns)
+
+
+def _unfound(
+    images: Images, kinds: Kinds, found: Told, unit_of: npt.NDArray[np.int64], undecided: list[int]
+) -> npt.NDArray[np.bool_]:
+    """Return (U,) which units are in so few neighbourhoods that they go, once there are anomalies."""
+    oddity = np.concatenate(list(oddities(images.blocks(), kinds.sample)))[np.unique(unit_of, return_index=True)[1]]
+    share = min(_MOST_MARGIN, _PER_FOREIGN * float(found.foreign.mean()))
+    gone: npt.NDArray[np.bool_] = oddity > np.quantile(oddity, 1 - share)
+    for kind in range(kinds.count):
+        mine = np.flatnonzero((found.kind == kind) & ~found.foreign)
+        most = 0 if kind in undecided else int(_MOST_OF_KIND * len(mine))
+        gone[mine[np.argsort(-oddity[mine], kind="stable")[most:]]] = False
+    return gone
 
 
 def _clusters(

@@ -40,7 +40,7 @@ class Images:
         self.keys = np.stack([keys(self.rows[column].to_pylist()) for column in ("image_id", "content_sha256")])
 
     def __len__(self) -> int:
-        return self.keys.shape[1]
+        return int(self.keys.shape[1])
 
     def vectors(self) -> Iterator[tuple[slice, npt.NDArray[np.float16]]]:
         """Yield the row numbers of each shard's images and their vectors of length 1, (M, D) float16."""

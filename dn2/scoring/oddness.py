@@ -95,14 +95,15 @@ def _nearer(distances: npt.NDArray[np.float32], mine: npt.NDArray[np.bool_]) -> 
     """Return (Q,) which rows are nearer to two of the marked columns, (S,) bool, than to two others."""
     if not mine.any():
         return np.zeros(len(distances), bool)
-    found: npt.NDArray[np.bool_] = (
-        to_two_nearest(distances[:, mine]).sum(axis=1) < to_two_nearest(distances[:, ~mine]).sum(axis=1)
-    )
+    found: npt.NDArray[np.bool_] = to_two_nearest(distances[:, mine]).sum(axis=1) < to_two_nearest(
+        distances[:, ~mine]
+    ).sum(axis=1)
     return found
 
 
 def _logs(nearest: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    return np.log(np.maximum(nearest.mean(axis=1, dtype=np.float64), 1e-12))
+    logs: npt.NDArray[np.float64] = np.log(np.maximum(nearest.mean(axis=1, dtype=np.float64), 1e-12))
+    return logs
 
 
 def _usual(away: npt.NDArray[np.float64]) -> tuple[float, float]:

@@ -265,7 +265,10 @@ def test_less_than_the_estimated_contamination_cannot_be_dropped(store: Store, e
 def test_paper_needs_all_vectors_in_memory_and_says_so_while_auto_does_not(store: Store, embedded: Embedded):
     with pytest.raises(BankError, match=r"bank of 400 rows of length 64: needs .* expected at most bank_memory_gb"):
         dn2.clean(embedded, store, config=CleanConfig(rule="paper", bank_memory_gb=1e-5))
-    assert dn2.clean(embedded, store, config=CleanConfig(rule="auto", clusters="drop", bank_memory_gb=1e-5)).images == COUNT
+    assert (
+        dn2.clean(embedded, store, config=CleanConfig(rule="auto", clusters="drop", bank_memory_gb=1e-5)).images
+        == COUNT
+    )
 
 
 def test_too_many_rejects_stop_after_the_list_is_written(store: Store):
@@ -281,8 +284,15 @@ def test_too_many_rejects_stop_after_the_list_is_written(store: Store):
 def test_dropping_nearly_everything_is_refused(store: Store, embedded: Embedded):
     message = r"drop_fraction: got 0\.9999, which keeps 0 of 400 different images, expected at least 3"
     with pytest.raises(ConfigError, match=message):
-        dn2.clean(embedded, store, config=CleanConfig(rule="auto", clusters="drop", contamination=0, drop_fraction=0.9999))
-    assert dn2.clean(embedded, store, config=CleanConfig(rule="auto", clusters="drop", contamination=0, drop_fraction=0.9925)).kept == 3
+        dn2.clean(
+            embedded, store, config=CleanConfig(rule="auto", clusters="drop", contamination=0, drop_fraction=0.9999)
+        )
+    assert (
+        dn2.clean(
+            embedded, store, config=CleanConfig(rule="auto", clusters="drop", contamination=0, drop_fraction=0.9925)
+        ).kept
+        == 3
+    )
     assert len(store.names("cleaning")) == 1
 
 

@@ -58,4 +58,4 @@ def test_interval_holds_the_share_and_grows_with_what_is_not_known():
     assert small[0] < low
     assert small[1] > high
     assert interval(0, 0, 100)[0] == 0
-    assert interval(40, 60, 100)[1] == 1
+    assert interval(40, 60, 100)[1] == 0.5
