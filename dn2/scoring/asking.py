@@ -1,7 +1,8 @@
 """Cleaning that asks: dense groups apart stay in until someone says what they are, and little else is dropped.
 
-What looks like no other image is dropped: 2.5 spreads above the median of its kind, and three above it is taken for an
-anomaly. Kinds of images are never dropped unasked: a rare normal kind and a foreign one look the same. Once one is said
+What looks like no other image is dropped: its oddness (`dn2.scoring.oddness`) is above 4. As many as are that odd where
+all images are normal are not taken for anomalies.
+Kinds of images are never dropped unasked: a rare normal kind and a foreign one look the same. Once one is said
 to be foreign, images that are nearer to it than to all others go with it. And as there are anomalies then, more of them
 lie unfound among the others: what is in the fewest neighbourhoods goes too (`dn2.scoring.typicality`), twenty times as
 many images as were said to be foreign, but at most six tenths of all and of each kind.
@@ -24,8 +25,8 @@ from dn2.scoring.oddness import Kinds, Told
 from dn2.scoring.typicality import oddities
 from dn2.scoring.units import near_copies
 
-_MARGIN, _IMPURITY = 2.5, 3.0  # spreads above the median
-_PLAIN = 0.01  # share of clean images that lie that far above it
+_ODD = 4.0  # spreads above the median
+_PLAIN = 0.005  # share of clean images that lie that far above it
 _PER_FOREIGN, _MOST_MARGIN, _MOST_OF_KIND = 20, 0.6, 0.6  # see above
 _ID = 6  # hex digits
 
@@ -50,7 +51,7 @@ def asked(images: Images, config: CleanConfig) -> Judged:
     count = len(found.oddness)
     undecided_kinds = [kind for kind, name in names.items() if name not in (*config.keep, *config.drop_cluster)]
     undecided = int((np.isin(found.kind, undecided_kinds) & ~found.foreign).sum())
-    odd = int((~found.foreign & (found.oddness > _IMPURITY)).sum())
+    odd = int((~found.foreign & (found.oddness > _ODD)).sum())
     impure = int(found.foreign.sum()) + max(0, odd - round(_PLAIN * count))
     low, high = interval(impure, undecided, count)
     if config.contamination is None:
@@ -60,7 +61,7 @@ def asked(images: Images, config: CleanConfig) -> Judged:
         contamination = low = high = config.contamination
     impurities = max(round(contamination * count) - (undecided if config.contamination is not None else 0), 0)
     impurities = max(impurities, int(found.foreign.sum()))
-    odd_ones = found.foreign | (found.oddness > _MARGIN)
+    odd_ones = found.foreign | (found.oddness > _ODD)
     if foreign:
         odd_ones |= _unfound(images, kinds, found, unit_of, undecided_kinds)
     dropped = max(impurities, int(odd_ones.sum()))

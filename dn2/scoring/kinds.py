@@ -17,7 +17,7 @@ from dn2.neighbors.kmeans import centroids
 
 MOST = 10  # kinds: nobody answers more questions
 FEWEST = 4  # images of a kind: fewer are scattered
-_APART = 0.75  # kinds of one class of Fashion-MNIST are joined at 0.75 to 0.9, two classes at 0.35 to 0.7
+_APART = 0.8  # kinds of one class of Fashion-MNIST are joined at 0.75 to 0.9, two classes at 0.35 to 0.7
 _PER_CELL, _CELLS, _ITERATIONS = 15, 60, 20
 
 
