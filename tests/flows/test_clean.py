@@ -56,10 +56,13 @@ def cleaning_rows(store: Path) -> list[dict[str, object]]:
     return pq.read_table(file).to_pylist()
 
 
-def check_command(run: Callable[..., Done], photos: Path, tmp_path: Path, rule: str) -> None:
-    """Clean and train, each twice: the second time nothing is written."""
-    how = ["--clean", rule, "--contamination", "0.1", "--drop", "0.25", "--clusters", "drop"]
-    first = run("clean", photos, *how)
+def how(rule: str) -> list[str]:
+    return ["--clean", rule, "--contamination", "0.1", "--drop", "0.25", "--clusters", "drop"]
+
+
+def check_command(run: Callable[..., Done], photos: Path, tmp_path: Path, rule: str) -> tuple[Done, Done]:
+    """Clean and train; return both."""
+    first = run("clean", photos, *how(rule))
     assert (first.code, first.err) == (0, "")
     said = re.fullmatch(
         rf"40 of 160 images would be dropped, 120 kept \({rule}\); "
@@ -74,12 +77,7 @@ def check_command(run: Callable[..., Done], photos: Path, tmp_path: Path, rule: 
         "margin": 24,
         None: 120,
     }
-    before = files(tmp_path)
-    second = run("clean", photos, *how)
-    assert (second.code, re.sub(TIME, "", second.out)) == (0, re.sub(TIME, "", first.out))
-    assert files(tmp_path) == before
-
-    trained = run("train", photos, "--bank", "mixed", *how)
+    trained = run("train", photos, "--bank", "mixed", *how(rule))
     assert trained.code == 0, trained.err
     cleaned, bank, index, threshold = trained.out.splitlines()
     assert index.startswith("index exact: ")
@@ -87,15 +85,19 @@ def check_command(run: Callable[..., Done], photos: Path, tmp_path: Path, rule: 
     assert cleaned == f"cleaned: 40 images dropped, {promise}; see file://{said[1]}"
     assert re.match(r"bank mixed, version [0-9a-f]{16}: 120 normal images, 3 rejected, ", bank)
     assert "(leave-one-out, 144 scores)" in threshold
-    before = files(tmp_path)
-    again = run("train", photos, "--bank", "mixed", *how)
-    assert (again.code, re.sub(TIME, "", again.out)) == (0, re.sub(TIME, "", trained.out))
-    assert files(tmp_path) == before
+    return first, trained
 
 
 @pytest.mark.parametrize("rule", ["auto", "paper"])
 def test_commands_clean_and_train_on_what_was_kept(run: Run, photos: Path, tmp_path: Path, rule: str):
-    check_command(run, photos, tmp_path, rule)
+    """The second time nothing is written."""
+    cleaned, trained = check_command(run, photos, tmp_path, rule)
+    before = files(tmp_path)
+    again = run("clean", photos, *how(rule))
+    assert (again.code, re.sub(TIME, "", again.out)) == (0, re.sub(TIME, "", cleaned.out))
+    again = run("train", photos, "--bank", "mixed", *how(rule))
+    assert (again.code, re.sub(TIME, "", again.out)) == (0, re.sub(TIME, "", trained.out))
+    assert files(tmp_path) == before
 
 
 @pytest.mark.slow
