@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Collection, Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from dn2.errors import ConfigError
-from dn2.fields import BASIC, EMBEDDER, LAST, NOTHING, PLACE, SLICES, Config, Neutral, Typed
+from dn2.fields import BASIC, EMBEDDER, LAST, NOTHING, PLACE, SLICES, Config, Names, Neutral, Typed
 
 PILLOW_PIXEL_LIMIT = 178_956_970  # above this Pillow itself refuses to open an image
 _REPORT_FORMAT = 3  # raised when a report gets more files or figures: older ones are made anew
@@ -101,7 +102,12 @@ def check_crop(crop: str) -> str:
     return "full" if grid == (1, 1) else f"tiles-{grid[0]}x{grid[1]}"
 
 
+def _sorted(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(names)))
+
+
 Name = Annotated[str, AfterValidator(check_name)]
+Clusters = Annotated[tuple[str, ...], BASIC, Neutral([]), AfterValidator(_sorted)]
 
 # Fields that several groups of settings have: each is described once.
 Rate = Annotated[float, BASIC, Typed("--far"), LAST, Field(gt=0, lt=1)]
@@ -216,7 +222,7 @@ class CleanConfig(TrainingLimits):
     rule: Annotated[Literal["none", "paper", "auto"], BASIC, Typed("--clean")] = Field(
         "none",
         description="Cleaning. paper: drop the half with the largest distances to their 2 nearest others (DN2); auto: "
-        "drop images that are neighbours of few others; the contamination sets how many.",
+        "drop images like no other, and ask about dense groups apart.",
     )
     contamination: float | None = Field(
         None,
@@ -229,7 +235,16 @@ class CleanConfig(TrainingLimits):
         ge=0,
         lt=1,
         description="Cleaning: share of the training images to drop, at least the contamination. "
-        "By default 0.5 for paper, and 0.25 to 0.6 for auto.",
+        "By default 0.5 for paper; for auto as many as are odd, or 0.25 to 0.6 with clusters drop.",
+    )
+    clusters: Annotated[Literal["ask", "drop"], Neutral("drop")] = Field(
+        "ask",
+        description="Cleaning by the rule auto: dense groups apart. ask: they stay in until you say what they are; "
+        "drop: what is not like most others is dropped, whole groups too, and nobody is asked.",
+    )
+    keep: Clusters = Field((), description="Cleaning: id of a cluster that is normal; may be given several times.")
+    drop_cluster: Clusters = Field(
+        (), description="Cleaning: id of a cluster that is not normal; may be given several times."
     )
     report_images: int = Field(24, ge=0, le=500, description="Images shown in each part of the page about cleaning.")
     bank_memory_gb: BankMemory = 8.0
@@ -245,6 +260,26 @@ class CleanConfig(TrainingLimits):
                 f"least that: all assumed anomalies must be dropped"
             )
         return self
+
+    @model_validator(mode="after")
+    def _answers_what_was_asked(self) -> CleanConfig:
+        answered = [*self.keep, *self.drop_cluster]
+        if answered and not self.asks:
+            raise ConfigError("got keep or drop_cluster, expected rule auto with clusters ask: nothing else asks")
+        both = sorted(set(self.keep) & set(self.drop_cluster))
+        if both:
+            raise ConfigError(f"got cluster {both[0]} in keep and in drop_cluster, expected it in one of them")
+        return self
+
+    @property
+    def asks(self) -> bool:
+        """Whether dense groups stay in until someone says what they are."""
+        return self.rule == "auto" and self.clusters == "ask"
+
+    def identity(self, *, without: Collection[Names] = ()) -> dict[str, Any]:
+        """Return what names a cleaning: only the rule auto finds clusters."""
+        found = Config.identity(self, without=without)
+        return found if self.rule == "auto" else {name: value for name, value in found.items() if name != "clusters"}
 
     def fingerprint(self) -> str:
         """Return hex digits over the settings that change what a finished cleaning holds."""

@@ -30,6 +30,7 @@ from flows.parameters import TellConfig
 log = getLogger("dn2.flows")
 _ROWS = 20  # of a table: more belong into the Parquet files
 _PICTURE_BYTES = 100_000
+_ANSWERS = {"keep": "normal", "drop": "not normal, dropped", "undecided": "normal or not? kept until someone says"}
 
 
 P = ParamSpec("P")
@@ -94,11 +95,19 @@ def display_cleaning(cleaning: records.Cleaning, store: str) -> None:
         ("source", text(cleaning.source)),
         ("rule", cleaning.rule),
         ("dropped", f"{cleaning.dropped:,} of {cleaning.images:,} images ({cleaning.drop_fraction:.1%})"),
-        ("taken for anomalies", f"{cleaning.contamination:.1%}, {how}"),
+        ("taken for anomalies", f"{cleaning.contamination:.1%}, {how}{_between(cleaning)}"),
+        *((f"kind {one.id}", f"{one.images:,} images: {_ANSWERS[one.answer]}") for one in cleaning.clusters),
         ("report", page(cleaning.html, store, None)),
     )
     key = _key("cleaning", cleaning.fingerprint)
-    create_markdown_artifact(_table(lines), key=key, description="The training images, cleaned")
+    told = "\n\n".join([_table(lines), *(f"> {text(warning)}" for warning in cleaning.warnings)])
+    create_markdown_artifact(told, key=key, description="The training images, cleaned")
+
+
+def _between(cleaning: records.Cleaning) -> str:
+    if cleaning.low is None or cleaning.high is None:
+        return ""
+    return f"; between {cleaning.low:.1%} and {cleaning.high:.1%} are"
 
 
 @_for_the_eye

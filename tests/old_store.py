@@ -71,7 +71,7 @@ def unpack(folder: Path) -> Path:
 def made(store: Path) -> dict[str, Any]:
     """Return what these steps make in a store, as names and figures; what is finished there is not made again."""
     normal = dn2.embed(dn2.ingest(NORMAL, store, dataset="good", pattern=PATTERN), store)
-    cleaning = dn2.clean(normal, store, config=dn2.CleanConfig(rule="auto", contamination=0.1))
+    cleaning = dn2.clean(normal, store, config=dn2.CleanConfig(rule="auto", clusters="drop", contamination=0.1))
     banks = {name: dn2.fit(normal, store, bank=name, config=config) for name, config in _CONFIGS.items()}
     banks["clean"] = dn2.fit(normal, store, bank="clean", config=_OLD, cleaning=cleaning)
     lots = dn2.fit_groups(normal, store, bank="lots", config=dn2.GroupFitConfig(pooling="histogram", cells=3))

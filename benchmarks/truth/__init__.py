@@ -1,1 +1,1 @@
-"""Do rates, intervals, cleaning, drift and doubts say what is true? One module for each, and one Parquet file."""
+"""Does dn2 keep what it promises on data as people really have it? One module a promise, each with a Parquet file."""

@@ -1,7 +1,7 @@
 """Small frozen records: all that passes between the steps. Never arrays, images or tables."""
 
 from dn2.records.banks import Anomalies, AnyBank, BankFiles, BankVersion, Fidelity, GroupBankVersion, GroupCells, Growth
-from dn2.records.datasets import Cleaning, Dataset, Embedded, EmbeddedShard, Shard
+from dn2.records.datasets import Cleaning, Cluster, Dataset, Embedded, EmbeddedShard, Shard
 from dn2.records.doubts import Doubt
 from dn2.records.drift import Drift, PastBatch
 from dn2.records.drops import Drop, Look, SeenDrop
@@ -16,6 +16,7 @@ __all__ = [
     "BankFiles",
     "BankVersion",
     "Cleaning",
+    "Cluster",
     "Compacted",
     "Dataset",
     "Decision",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from dn2.config import fingerprint
 from dn2.records.embedders import EmbedderName
@@ -121,6 +122,23 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True)
+class Cluster:
+    """A dense group of training images that lies apart from the main body: rare and normal, or foreign.
+
+    Attributes:
+        id: hex digits over the ids of its images.
+        images: how many they are.
+        units: how many without near copies, of those that were looked at.
+        answer: keep or drop, as was said of it; undecided where nobody has said anything: it is kept.
+    """
+
+    id: str
+    images: int
+    units: int
+    answer: Literal["keep", "drop", "undecided"] = "undecided"
+
+
+@dataclass(frozen=True, slots=True)
 class Cleaning:
     """Training images told apart into kept and dropped.
 
@@ -134,6 +152,10 @@ class Cleaning:
         contamination: share of the images taken for anomalies.
         estimated: whether that share was estimated; otherwise it was given.
         drop_fraction: share that was to be dropped.
+        low: the contamination is at least that, but for one case in twenty; None where no interval was made.
+        high: it is at most that, undecided clusters included, but for one case in twenty.
+        units: images without copies and near copies; None where they were not counted.
+        clusters: what was asked about, the largest first.
     """
 
     uri: str
@@ -145,6 +167,32 @@ class Cleaning:
     contamination: float
     estimated: bool
     drop_fraction: float
+    low: float | None = None
+    high: float | None = None
+    units: int | None = None
+    clusters: tuple[Cluster, ...] = ()
+
+    @property
+    def undecided(self) -> tuple[Cluster, ...]:
+        """The clusters of which nobody has said what they are."""
+        return tuple(cluster for cluster in self.clusters if cluster.answer == "undecided")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a bank of the kept images cannot promise."""
+        if not self.undecided:
+            return ()
+        images = sum(cluster.images for cluster in self.undecided)
+        one = len(self.undecided) == 1
+        kinds = (
+            "a second kind of image is undecided and stays"
+            if one
+            else f"{len(self.undecided)} kinds are undecided and stay"
+        )
+        return (
+            f"{kinds} in, {images:,} images: normal or not? Until that is said, {self.low or 0:.1%} to "
+            f"{self.high or 1:.1%} of all may be anomalies, and no false-alarm rate is promised",
+        )
 
     @property
     def html(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dn2.config import CleanConfig
 from dn2.errors import SchemaError
 from dn2.layout import PAGE, ROWS, SUMMARY
-from dn2.records import Cleaning
+from dn2.records import Cleaning, Cluster
 from dn2.reports.page import page_template
 from dn2.reports.pictures import data_uri, thumbnails
 from dn2.store.documents import CLEANING_SUMMARY, as_record, read_document, write_document
@@ -25,10 +25,12 @@ class Section:
     Attributes:
         title: what they are.
         images: row of the table, and its picture as a data URI or nothing.
+        cluster: what they all belong to, if it is asked about.
     """
 
     title: str
     images: list[tuple[dict[str, Any], str]]
+    cluster: Cluster | None = None
 
 
 def finished_cleaning(store: Store, folder: str) -> Cleaning | None:
@@ -41,7 +43,8 @@ def finished_cleaning(store: Store, folder: str) -> Cleaning | None:
     if not store.exists(path) or not store.exists(f"{folder}/{ROWS}"):
         return None
     try:
-        document = read_document(store, path, CLEANING_SUMMARY, [field.name for field in fields(Cleaning)])
+        known = [field.name for field in fields(Cleaning) if field.default is MISSING]
+        document = read_document(store, path, CLEANING_SUMMARY, known)
         return as_record(Cleaning, {**document, "uri": store.uri_of(folder)}, store.uri_of(path))
     except SchemaError as error:
         raise SchemaError(f"{error}; delete that file: the cleaning is made again") from error
@@ -78,14 +81,29 @@ def write_cleaning(
         "The first ones that were kept": order[cut : cut + count],
         "The most typical ones": order[max(cut + count, len(order) - count) :],
     }
+    asked: list[Section] = []
     sections = [_section(title, store, rows, numbers) for title, numbers in shown.items() if len(numbers)]
-    page = page_template("cleaning.html.j2").render(cleaning=cleaning, sections=sections, impurities=impurities)
+    clusters = rows["cluster"].to_numpy(zero_copy_only=False)
+    for cluster in cleaning.clusters:
+        typical = order[clusters[order] == cluster.id][::-1][:count]
+        asked.append(_section(_question(cluster, cleaning), store, rows, typical, cluster))
+    page = page_template("cleaning.html.j2").render(
+        cleaning=cleaning, asked=asked, sections=sections, impurities=impurities
+    )
     store.write(f"{folder}/{PAGE}", page.encode())
-    content = {**asdict(cleaning), "config": config.model_dump(mode="json")}
+    content = {**asdict(cleaning), "warnings": cleaning.warnings, "config": config.model_dump(mode="json")}
     write_document(store, f"{folder}/{SUMMARY}", CLEANING_SUMMARY, content)
 
 
-def _section(title: str, store: Store, rows: Any, numbers: npt.NDArray[np.int64]) -> Section:
+def _section(
+    title: str, store: Store, rows: Any, numbers: npt.NDArray[np.int64], cluster: Cluster | None = None
+) -> Section:
     found = rows.take(numbers).to_pylist()
     pictures = thumbnails(store, {row["image_id"]: row["shard"] for row in found})
-    return Section(title, [(row, data_uri(pictures.get(row["image_id"]))) for row in found])
+    return Section(title, [(row, data_uri(pictures.get(row["image_id"]))) for row in found], cluster)
+
+
+def _question(cluster: Cluster, cleaning: Cleaning) -> str:
+    share = f"{cluster.images:,} images, {cluster.images / cleaning.images:.1%}"
+    answered = {"keep": "said to be normal, kept", "drop": "said not to be normal, dropped"}
+    return f"Kind {cluster.id}, {share}: {answered.get(cluster.answer, 'normal or not?')}"

@@ -145,6 +145,7 @@ CLEANING = Schema(
             _required("rank", pa.int64(), "1 is the oddest; copies of one image count once and share a rank"),
             _required("kept", pa.bool_(), "whether it goes into the bank"),
             _optional("reason", pa.string(), "why it was dropped: impurity or margin; null where kept"),
+            _optional("cluster", pa.string(), "id of the cluster apart from the main body that it belongs to, if any"),
         ]
     ),
     "A training image that could be read, kept or dropped.",

@@ -40,6 +40,13 @@ def describe_cleaning(done: records.Cleaning, seconds: float) -> None:
         f"{done.dropped} of {done.images} images would be dropped, {done.kept} kept ({done.rule}); "
         f"{done.contamination:.1%} are taken for anomalies ({how}); {seconds:.1f} s"
     )
+    if done.units is not None and done.low is not None and done.high is not None:
+        say(f"{many(done.images, 'image')}, {many(done.units, 'unit')}; anomalies: {done.low:.1%} to {done.high:.1%}")
+    for cluster in done.undecided:
+        say(
+            f"a kind apart, {many(cluster.images, 'image')} ({cluster.images / done.images:.1%}): normal or not? "
+            f"--keep {cluster.id} or --drop-cluster {cluster.id}; it stays in until then"
+        )
     say(f"report: {done.html}")
 
 

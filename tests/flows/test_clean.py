@@ -26,6 +26,7 @@ from tests.flows.told import artifacts, run_id, task_runs
 
 TIME = r"\d+\.\d s"
 GUESS = r"warning: cleaning file://\S+: a contamination of [\d.]+% is a guess, from only 160 images; [^\n]*\n"
+UNDECIDED = r"warning: cleaning file://\S+: \d kinds are undecided and stay in, [^\n]*\n"
 FEW = r"warning: bank \w+: \d+ calibration images cannot promise [^\n]*\n"
 
 
@@ -56,7 +57,7 @@ def cleaning_rows(store: Path) -> list[dict[str, object]]:
 
 
 def how(rule: str) -> list[str]:
-    return ["--clean", rule, "--contamination", "0.1", "--drop", "0.25"]
+    return ["--clean", rule, "--contamination", "0.1", "--drop", "0.25", "--clusters", "drop"]
 
 
 def check_command(run: Callable[..., Done], photos: Path, tmp_path: Path, rule: str) -> tuple[Done, Done]:
@@ -107,8 +108,9 @@ def test_installed_program_cleans_and_trains_on_what_was_kept(photos: Path, tmp_
 
 
 @pytest.mark.usefixtures("own_store")
-def test_without_options_the_rule_is_auto_and_the_contamination_estimated(run: Run, photos: Path):
-    done = run("clean", photos)
+def test_scripts_that_take_nobodys_answer_drop_clusters(run: Run, photos: Path):
+    how = ["--clean", "auto", "--clusters", "drop"]
+    done = run("clean", photos, *how)
     assert done.code == 0, done.err
     assert re.match(
         rf"(\d+) of 160 images would be dropped, \d+ kept \(auto\); [\d.]+% are taken for anomalies \(estimated\); "
@@ -116,10 +118,46 @@ def test_without_options_the_rule_is_auto_and_the_contamination_estimated(run: R
         done.out,
     )
     assert re.fullmatch(GUESS, done.err), done.err
-    trained = run("train", photos, "--clean", "auto")
+    trained = run("train", photos, *how)
     assert trained.code == 0, trained.err
     assert trained.out.startswith(f"cleaned: {done.out.split()[0]} images dropped, ")
     assert re.fullmatch(GUESS, re.sub(FEW, "", trained.err)), trained.err  # the cleaning that is there is still a guess
+
+
+@pytest.mark.usefixtures("own_store")
+def test_clusters_are_asked_about_and_answers_are_kept_to(run: Run, photos: Path, tmp_path: Path):
+    """Two kinds of foreign material come up as clusters; without options the rule is auto."""
+    asked = run("clean", photos)
+    assert asked.code == 0, asked.err
+    counts, between, *questions, report = asked.out.splitlines()
+    assert re.fullmatch(rf"\d+ of 160 images would be dropped, \d+ kept \(auto\); .* \(estimated\); {TIME}", counts)
+    assert re.fullmatch(r"160 images, 1(59|60) units; anomalies: [\d.]+% to [\d.]+%", between)
+    told = [
+        re.fullmatch(
+            r"a kind apart, (\d+) images \([\d.]+%\): normal or not\? --keep (\S+) or --drop-cluster \2; "
+            r"it stays in until then",
+            line,
+        )
+        for line in questions
+    ]
+    assert len(told) > 1
+    assert all(told)
+    assert re.fullmatch(UNDECIDED, asked.err), asked.err
+    page = Path(report.removeprefix("report: file://")).read_text()
+    material = {row["cluster"] for row in cleaning_rows(tmp_path / "dn2-store") if "material" in str(row["uri"])}
+    assert all(f"--drop-cluster {name}</code>" in page for name in material)
+
+    names = {line[2] for line in told if line is not None}
+    how = [f"--drop-cluster={name}" if name in material else f"--keep={name}" for name in sorted(names)]
+    answered = run("train", photos, "--clean", "auto", *how)
+    assert answered.code == 0, answered.err
+    assert not re.search(UNDECIDED, answered.err)
+    bank = dn2.open_bank(tmp_path / "dn2-store", "default")
+    assert bank.dropped >= 32
+    assert bank.contamination > 0.15
+
+    unknown = run("train", photos, "--clean", "auto", "--keep", "ffffff")
+    check(unknown, WRONG_USE, rf"--keep: got 'ffffff', expected one of {', '.join(sorted(names))}")
 
 
 @pytest.mark.usefixtures("own_store")
@@ -132,7 +170,8 @@ def test_training_does_not_clean_unless_it_is_told_to(run: Run, photos: Path, tm
 
 @pytest.mark.usefixtures("own_store")
 def test_banks_of_one_name_with_and_without_cleaning_are_two_versions(run: Run, photos: Path, tmp_path: Path):
-    for options in ([], ["--clean", "paper"], ["--clean", "auto", "--contamination", "0.02"]):
+    told = ["--clean", "auto", "--clusters", "drop", "--contamination", "0.02"]
+    for options in ([], ["--clean", "paper"], told):
         assert run("train", photos, "--bank", "b", *options).code == 0
     versions = list((tmp_path / "dn2-store" / "banks" / "b" / "versions").glob("*.json"))
     assert len(versions) == 3
@@ -196,7 +235,7 @@ def test_less_than_the_estimate_cannot_be_dropped(run: Run, tmp_path: Path):
     make_pictures(tmp_path / "photos", 60)
     for number in range(4):
         Image.new("RGB", (48, 40), (200, 30, number)).save(tmp_path / "photos" / f"flat{number}.png")
-    done = run("clean", "photos", "--drop", "0.001")
+    done = run("clean", "photos", "--clusters", "drop", "--drop", "0.001")
     lines = done.err.splitlines(keepends=True)
     assert done.code == WRONG_USE, done.err
     assert re.match("error: --drop: got 0.001, expected at least the estimated contamination, ", lines[-1])
@@ -226,5 +265,5 @@ def test_flow_shows_the_cleaning_with_its_page(photos: Path, own_store: Path):
 @pytest.mark.parametrize("parameters", [CleanParameters, TrainParameters])
 def test_every_setting_of_cleaning_is_described_where_a_form_reads_it(parameters: type[CleanParameters]):
     fields = parameters.model_json_schema()["$defs"]["CleanConfig"]["properties"]
-    assert {"rule", "contamination", "drop_fraction", "report_images"} < set(fields)
+    assert {"rule", "contamination", "drop_fraction", "clusters", "keep", "drop_cluster"} < set(fields)
     assert all(len(field["description"]) > 10 for field in fields.values())

@@ -39,7 +39,7 @@ class Cleaned:
 def cleaned(source: Path, bricks: Bricks, **settings: object) -> Cleaned:
     """Clean a folder by the rule auto, with a contamination of 10 % if no other is given."""
     embedded = dn2.embed(dn2.ingest(source, bricks.store), bricks.store)
-    config = dn2.CleanConfig(rule="auto", **{"contamination": 0.1, **settings})
+    config = dn2.CleanConfig(rule="auto", clusters="drop", **{"contamination": 0.1, **settings})
     return Cleaned(bricks.store, embedded, dn2.clean(embedded, bricks.store, config=config))
 
 
@@ -159,7 +159,7 @@ def test_images_without_thumbnails_are_shown_without_pictures(own_bricks: Bricks
     page = Cleaned(
         own_bricks.store,
         embedded,
-        dn2.clean(embedded, own_bricks.store, config=dn2.CleanConfig(rule="auto", report_images=3)),
+        dn2.clean(embedded, own_bricks.store, config=dn2.CleanConfig(rule="auto", clusters="drop", report_images=3)),
     ).page()
     assert "<img" not in page
     assert page.count("no picture") == len(ranks(page)) > 0

@@ -16,7 +16,10 @@ from tests.dn2.scoring.synthetic import clusters, mode
 
 NORMAL, IMPURE = 380, 20
 COUNT = NORMAL + IMPURE
-AUTO, PAPER = CleanConfig(rule="auto", contamination=0.05), CleanConfig(rule="paper", contamination=0.05)
+AUTO, PAPER = (
+    CleanConfig(rule="auto", clusters="drop", contamination=0.05),
+    CleanConfig(rule="paper", contamination=0.05),
+)
 
 
 def contaminated(seed: int = 0) -> np.ndarray:

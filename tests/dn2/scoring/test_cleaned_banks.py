@@ -114,7 +114,7 @@ def test_cleaning_whose_rows_are_gone_is_not_found(store: Store, embedded: Embed
 
 
 def test_too_few_kept_images_for_k_are_refused_by_name(store: Store, embedded: Embedded):
-    config = CleanConfig(rule="auto", contamination=0, drop_fraction=0.99)
+    config = CleanConfig(rule="auto", clusters="drop", contamination=0, drop_fraction=0.99)
     done = dn2.clean(embedded, store, config=config)
 
     with pytest.raises(BankError, match="k: got 4 with 4 different normal images in the bank, expected at least 5"):

@@ -14,7 +14,7 @@ from dn2.errors import BankError, ConfigError, RejectedError, SchemaError
 from dn2.neighbors.bank import prepared
 from dn2.neighbors.segments import keys
 from dn2.records import Embedded
-from dn2.scoring import cleaning as module
+from dn2.scoring import judged as module
 from dn2.store.schemas import CLEANING, REJECTS
 from dn2.store.storage import Store
 from dn2.store.tables import read_config, read_table
@@ -36,14 +36,14 @@ from tests.dn2.scoring.synthetic import clusters, mode, modified, write_shards
 @pytest.mark.parametrize(
     "config",
     [
-        CleanConfig(rule="auto"),
+        CleanConfig(rule="auto", clusters="drop"),
         CleanConfig(rule="paper"),
         AUTO,
         PAPER,
-        CleanConfig(rule="auto", contamination=0),
-        CleanConfig(rule="auto", contamination=0, drop_fraction=0),
+        CleanConfig(rule="auto", clusters="drop", contamination=0),
+        CleanConfig(rule="auto", clusters="drop", contamination=0, drop_fraction=0),
         CleanConfig(rule="paper", contamination=0.2, drop_fraction=0.2),
-        CleanConfig(rule="auto", contamination=0.013, drop_fraction=0.777),
+        CleanConfig(rule="auto", clusters="drop", contamination=0.013, drop_fraction=0.777),
     ],
     ids=str,
 )
@@ -63,7 +63,7 @@ def test_rejected_and_superseded_images_have_no_row(store: Store):
     gone, broken = [0, 50, 399], [*range(100, 120), 3]
     embedded = write_shards(store, contaminated(), rejected=broken, superseded=gone, shard_rows=20)
 
-    done = dn2.clean(embedded, store, config=CleanConfig(rule="auto", max_rejects=30))
+    done = dn2.clean(embedded, store, config=CleanConfig(rule="auto", clusters="drop", max_rejects=30))
 
     check_rows(store, done, [row for row in range(COUNT) if row not in {*gone, *broken}])
 
@@ -76,10 +76,10 @@ def test_impurities_are_what_auto_finds_oddest_and_paper_keeps(store: Store, emb
     assert all(row["kept"] for row in paper[NORMAL:])
 
 
-def test_default_is_the_rule_auto_with_an_estimated_contamination(store: Store, embedded: Embedded):
-    done = dn2.clean(embedded, store)
+def test_auto_that_asks_nobody_estimates_the_contamination(store: Store, embedded: Embedded):
+    done = dn2.clean(embedded, store, config=CleanConfig(rule="auto", clusters="drop"))
 
-    assert (done.rule, done.estimated) == ("auto", True)
+    assert (done.rule, done.estimated, done.clusters, done.high) == ("auto", True, (), None)
     assert 0.02 < done.contamination < 0.2
     assert done.drop_fraction == pytest.approx(min(0.25 + 10 * done.contamination, 0.6))
 
@@ -175,12 +175,12 @@ def test_same_images_and_settings_give_the_same_cleaning_which_is_made_once(
 
 def test_other_settings_or_images_give_another_cleaning(store: Store, embedded: Embedded):
     configs = [
-        CleanConfig(rule="auto"),
+        CleanConfig(rule="auto", clusters="drop"),
         CleanConfig(rule="paper"),
-        CleanConfig(rule="auto", contamination=0.05),
-        CleanConfig(rule="auto", contamination=0.06),
-        CleanConfig(rule="auto", contamination=0.05, drop_fraction=0.3),
-        CleanConfig(rule="auto", report_images=3),
+        CleanConfig(rule="auto", clusters="drop", contamination=0.05),
+        CleanConfig(rule="auto", clusters="drop", contamination=0.06),
+        CleanConfig(rule="auto", clusters="drop", contamination=0.05, drop_fraction=0.3),
+        CleanConfig(rule="auto", clusters="drop", report_images=3),
     ]
     done = [dn2.clean(embedded, store, config=config) for config in configs]
     done.append(dn2.clean(write_shards(store, contaminated(), superseded=[7], shard_rows=150), store))
@@ -194,7 +194,7 @@ def test_summary_holds_the_record_and_the_settings_and_the_footer_says_how(store
 
     summary = json.loads((folder_of(done) / "summary.json").read_bytes())
     assert (summary["schema"], summary["schema_version"]) == ("dn2.cleaning_summary", 1)
-    assert {name: summary[name] for name in asdict(done)} == asdict(done)
+    assert {name: summary[name] for name in asdict(done)} == json.loads(json.dumps(asdict(done)))
     assert summary["config"] == AUTO.model_dump(mode="json")
     footer = read_config(store, f"cleaning/{done.fingerprint}/rows.parquet", CLEANING)
     assert (footer["embedder"], footer["rule"], footer["contamination"]) == (embedded.embedder, "auto", 0.05)
@@ -258,14 +258,17 @@ def test_rule_none_has_nothing_to_clean(store: Store, embedded: Embedded):
 def test_less_than_the_estimated_contamination_cannot_be_dropped(store: Store, embedded: Embedded):
     message = r"drop_fraction: got 0\.01, expected at least the estimated contamination, 0\.\d+; raise it, or give"
     with pytest.raises(ConfigError, match=message):
-        dn2.clean(embedded, store, config=CleanConfig(rule="auto", drop_fraction=0.01))
+        dn2.clean(embedded, store, config=CleanConfig(rule="auto", clusters="drop", drop_fraction=0.01))
     assert store.names("cleaning") == []
 
 
 def test_paper_needs_all_vectors_in_memory_and_says_so_while_auto_does_not(store: Store, embedded: Embedded):
     with pytest.raises(BankError, match=r"bank of 400 rows of length 64: needs .* expected at most bank_memory_gb"):
         dn2.clean(embedded, store, config=CleanConfig(rule="paper", bank_memory_gb=1e-5))
-    assert dn2.clean(embedded, store, config=CleanConfig(rule="auto", bank_memory_gb=1e-5)).images == COUNT
+    assert (
+        dn2.clean(embedded, store, config=CleanConfig(rule="auto", clusters="drop", bank_memory_gb=1e-5)).images
+        == COUNT
+    )
 
 
 def test_too_many_rejects_stop_after_the_list_is_written(store: Store):
@@ -281,8 +284,15 @@ def test_too_many_rejects_stop_after_the_list_is_written(store: Store):
 def test_dropping_nearly_everything_is_refused(store: Store, embedded: Embedded):
     message = r"drop_fraction: got 0\.9999, which keeps 0 of 400 different images, expected at least 3"
     with pytest.raises(ConfigError, match=message):
-        dn2.clean(embedded, store, config=CleanConfig(rule="auto", contamination=0, drop_fraction=0.9999))
-    assert dn2.clean(embedded, store, config=CleanConfig(rule="auto", contamination=0, drop_fraction=0.9925)).kept == 3
+        dn2.clean(
+            embedded, store, config=CleanConfig(rule="auto", clusters="drop", contamination=0, drop_fraction=0.9999)
+        )
+    assert (
+        dn2.clean(
+            embedded, store, config=CleanConfig(rule="auto", clusters="drop", contamination=0, drop_fraction=0.9925)
+        ).kept
+        == 3
+    )
     assert len(store.names("cleaning")) == 1
 
 
@@ -315,7 +325,7 @@ def test_damaged_table_says_what_to_do_and_doing_it_helps(store: Store, embedded
 
 def test_guess_is_told_each_time(store: Store, embedded: Embedded, caplog: pytest.LogCaptureFixture):
     for _ in range(2):
-        dn2.clean(embedded, store)
+        dn2.clean(embedded, store, config=CleanConfig(rule="auto", clusters="drop"))
     dn2.clean(embedded, store, config=AUTO)
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2
