@@ -130,6 +130,8 @@ OTHERS: dict[str, Any] = {  # where the next value would not do, or would say le
     "CleanConfig.rule": "paper",
     "CleanConfig.contamination": 0.2,
     "CleanConfig.drop_fraction": 0.5,
+    "CleanConfig.keep": ("00000000",),
+    "CleanConfig.drop_cluster": ("00000000",),
     "FitConfig.segment_rows": 9,
     "ThresholdConfig.value": 3.0,
     "ScoreConfig.threshold": dn2.ThresholdConfig(budget=3),
