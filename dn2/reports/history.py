@@ -13,7 +13,6 @@ from logging import getLogger
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import kstwobign
 
 from dn2 import layout
 from dn2.records import AnyBank, AnyReport, BankVersion
@@ -121,6 +120,8 @@ def _with_recent(row: PastBatch, before: Sequence[PastBatch], calibration_rows: 
     mine = [one for one in known if one.source == row.source]
     if not mine:
         mine = [one for one in known if _folder(one.source) == _folder(row.source)]
+    from scipy.stats import kstwobign  # here: who only looks at a history needs no scipy
+
     together = [row, *mine[: _RECENT - 1]]
     first = round(Drift.level * LEVELS)
     counts = np.sum([one.levels or () for one in together], axis=0)[first:]

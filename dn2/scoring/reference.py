@@ -93,7 +93,8 @@ def _made(store: Store, bank: BankVersion, calibration: Calibration) -> Referenc
     inside, makers = np.array([is_inside[name] for name in found], bool), images[:0]
     if bank.calibration == "held-out":
         in_bank = dict.fromkeys(name for segment in segments if not segment.centres for name in _ids(segment))
-        makers = _vectors(segments, _some([name for name in in_bank if name not in set(ids)]), bank)[0]
+        known = set(ids.tolist())
+        makers = _vectors(segments, _some([name for name in in_bank if name not in known]), bank)[0]
         if not len(images):  # of an older dn2, which kept no vectors of what calibrates
             images, inside, makers = makers, np.ones(len(makers), bool), images
     if not len(makers) and len(images) >= 4 * _OF_EACH:  # else there will be neither centres nor axes

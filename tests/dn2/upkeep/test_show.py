@@ -98,15 +98,18 @@ def test_negative_number_of_reports_is_refused(made_full: Full):
         dn2.show(made_full.store, newest=-1)
 
 
-def test_of_parquet_files_only_the_footer_of_the_last_manifest_part_is_opened(made_full: Full, full: Path):
+def test_of_parquet_files_only_the_last_manifest_part_and_the_history_are_opened(made_full: Full, full: Path):
     for path in full.rglob("*.parquet"):
-        if "manifests" not in path.parts:
+        if not {"manifests", "history"} & set(path.parts):
             path.write_bytes(b"damaged")
+    history = {str(path) for path in (full / "history").rglob("*.parquet")}
+    assert history
     opened.clear()
     found = dn2.show(full)
     assert found.errors == ()
     assert {path for path in opened if path.endswith((".parquet", ".npy"))} == {
-        str(full / "manifests" / "photos" / f"{made_full.dataset.parts[0]}.parquet")
+        str(full / "manifests" / "photos" / f"{made_full.dataset.parts[0]}.parquet"),
+        *history,
     }
 
 
