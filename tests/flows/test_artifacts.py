@@ -103,7 +103,7 @@ def test_embed_and_train_show_what_they_made(own_bricks: Bricks, batch: Path):
         "backbone": "efficientnet_lite0, k = 2, l2",
         "index": f"exact: {bank.why}",
         "threshold": f"{bank.threshold:.4g}; {bank.calibrated}",
-        "false alarms": "about 3.03% of normal images lie above it",
+        "false alarms": f"{bank.promise} lie above it",
     }
     assert [doubt.code for doubt in bank.doubts] == ["rate-not-kept"]
     assert "32 calibration images cannot promise" in MARKDOWN.render(str(found["dn2-bank-bricks"].data))

@@ -55,7 +55,7 @@ def test_batch_whose_images_are_all_broken_is_reported_with_a_warning(run: Run, 
     (tmp_path / "broken" / "a.png").write_bytes(b"no picture")
     done = run("score", "broken", "--store", own_bricks.store, "--bank", "bricks", "--out", "report")
     assert done.code == 0
-    assert done.err.startswith("warning: none of the 1 images could be read: nothing was scored\n")
+    assert done.err.startswith("warning: none of the 1 images could be read: nothing was scored [none-scored]\n")
     assert "1 could not be read" in done.out
     assert "none of the 1 images could be read" in (tmp_path / "report" / "report.html").read_text()
 
