@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Literal
 
 from dn2.config import fingerprint
@@ -171,6 +171,11 @@ class Cleaning:
     high: float | None = None
     units: int | None = None
     clusters: tuple[Cluster, ...] = ()
+
+    @classmethod
+    def first_fields(cls) -> list[str]:
+        """Return the fields that a summary has, however old it is."""
+        return [field.name for field in fields(cls) if field.default is MISSING]
 
     @property
     def undecided(self) -> tuple[Cluster, ...]:

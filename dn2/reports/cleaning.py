@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -43,8 +43,7 @@ def finished_cleaning(store: Store, folder: str) -> Cleaning | None:
     if not store.exists(path) or not store.exists(f"{folder}/{ROWS}"):
         return None
     try:
-        known = [field.name for field in fields(Cleaning) if field.default is MISSING]
-        document = read_document(store, path, CLEANING_SUMMARY, known)
+        document = read_document(store, path, CLEANING_SUMMARY, Cleaning.first_fields())
         return as_record(Cleaning, {**document, "uri": store.uri_of(folder)}, store.uri_of(path))
     except SchemaError as error:
         raise SchemaError(f"{error}; delete that file: the cleaning is made again") from error

@@ -229,7 +229,7 @@ def _cleanings(store: Store, names: Sequence[str], newest: int) -> CleaningsOver
 def _cleaning(store: Store, folder: str, written: datetime | None) -> CleaningOverview:
     found, path = CleaningOverview(store.uri_of(folder), written), f"{folder}/{SUMMARY}"
     try:
-        document = read_document(store, path, CLEANING_SUMMARY, [field.name for field in fields(Cleaning)])
+        document = read_document(store, path, CLEANING_SUMMARY, Cleaning.first_fields())
         made = as_record(Cleaning, {**document, "uri": found.uri}, store.uri_of(path))
     except Dn2Error as error:
         return replace(found, error=legible(str(error)))
