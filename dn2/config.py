@@ -107,7 +107,7 @@ def _sorted(names: Iterable[str]) -> tuple[str, ...]:
 
 
 Name = Annotated[str, AfterValidator(check_name)]
-Clusters = Annotated[tuple[str, ...], BASIC, Neutral([]), AfterValidator(_sorted)]
+Clusters = Annotated[tuple[str, ...], Neutral([]), AfterValidator(_sorted)]
 
 # Fields that several groups of settings have: each is described once.
 Rate = Annotated[float, BASIC, Typed("--far"), LAST, Field(gt=0, lt=1)]
@@ -293,7 +293,7 @@ class FitConfig(TrainingLimits):
     metric: Annotated[Literal["l2", "cosine"], BASIC] = Field(
         "l2", description="l2: squared Euclidean distance; cosine: the same after scaling every embedding to length 1."
     )
-    scale: Annotated[Literal["none", "local"], BASIC, LAST, Neutral("none")] = Field(
+    scale: Annotated[Literal["none", "local"], LAST, Neutral("none")] = Field(
         "none",
         description="What a distance is divided by. none: nothing; local: how far the neighbours' own neighbours lie, "
         "so that rare and widely spread kinds of normal images are not flagged more often than others.",

@@ -44,7 +44,7 @@ def test_without_drift_there_is_no_event(prefect_server: None, own_bricks: Brick
     """Three images are too few to tell."""
     source = tmp_path / "few"
     source.mkdir()
-    for number in range(1, 4):
+    for number in (1, 3, 5):
         shutil.copy(own_bricks.batch / f"good-{number:02d}.png", source)
     report = score(ScoreParameters(source=str(source), store=str(own_bricks.store), bank="bricks"))
     assert report.drift is None

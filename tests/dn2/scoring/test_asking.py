@@ -111,6 +111,9 @@ def test_answers_need_a_rule_that_asks_and_do_not_contradict_each_other():
         answered(keep=["abcdef"], drop_cluster=["abcdef"])
     one, other = answered(keep=["b", "a", "b"]), answered(keep=["a", "b"])
     assert one.fingerprint() == other.fingerprint()
+    plain, drops = CleanConfig(rule="auto"), answered(drop_cluster=["a", "b"])
+    assert len({config.fingerprint() for config in (plain, one, drops)}) == 3
+    assert "keep" not in plain.identity()
 
 
 def test_one_kind_of_image_is_not_asked_about(store: Store):
