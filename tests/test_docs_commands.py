@@ -109,7 +109,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     counts = {
         "photos/normal": 10,
         "photos/new": 4,
-        "photos/all": 24,
+        "photos/all": 40,
         "photos/confirmed": 14,  # four more than the normal ones
         "photos/ok/part-7": 3,
         "camera-7/part-8": 3,

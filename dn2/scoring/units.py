@@ -32,7 +32,9 @@ from dn2.neighbors.segments import merged
 _SMALL = 9  # near others that a gap alone tells
 _TIGHT, _SAME = 30.0, 1_000.0  # of more: how many times further the next one is; so near is the same picture only
 _WINDOW = 30  # gaps that say what is usual
-_FEWEST = 5  # of them
+_FEWEST, _PARTS = 8, 4  # of them; near others are less than a quarter of all images
+_LEAST = 20  # images: among fewer a gap says nothing
+_FEW, _FAR = 3, 2.0  # of more near others than 3, the next one is twice as far: a few images of one kind are no burst
 _RATE = 0.5  # see above
 _SURE, _ALIKE = 0.001, 100  # of several gaps the last one counts whose chance is small, or not much larger
 _STRATA, _OF_STRATUM = 2, 40  # images are judged among those around which it is as dense
@@ -124,7 +126,7 @@ def near_copies(pool: _Pool, asked: npt.NDArray[np.int64], *, memory_mb: int) ->
         memory_mb: working memory of the neighbour search, in MiB.
     """
     near, sets = min(len(pool) - 1, _SMALL + _WINDOW + 1), np.arange(len(pool))
-    if near < 1 + _FEWEST or not len(asked):
+    if len(pool) < _LEAST or not len(asked):
         return sets
     found = pool.nearest(asked, near, memory_mb)
     flat = _FLAT * float(np.median(found.distances)) + 1e-30
@@ -160,7 +162,9 @@ def _sizes(distances: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     usual = (before[:, stop] - before[:, steps]) / np.maximum(width, 1)
     # P(F > x) of an exponential over the mean of `width` others
     chance = np.exp(-width * np.log1p(spacings / np.maximum(usual * width, 1e-12)))
-    chance[:, width < _FEWEST] = 1
+    chance[:, (width < _FEWEST) | (steps >= (count + 1) // _PARTS)] = 1
+    further = distances[:, 1:] / distances[:, :-1]
+    chance[(steps > _FEW) & (further < _FAR)] = 1
     called = np.zeros_like(chance, bool)
     strata = np.array_split(np.argsort(distances[:, -1], kind="stable"), max(1, min(_STRATA, count // _OF_STRATUM)))
     for stratum in strata:

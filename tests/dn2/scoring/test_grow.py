@@ -235,7 +235,8 @@ def test_bank_that_is_not_there_is_named(store: Store):
 def test_groups_stay_apart_in_a_bank_that_grows(store: Store):
     """An added image of a trained image's group does not calibrate with it as its neighbour."""
     vectors = normal_vectors(40, seed=0)
-    train(store, groups=[f"part{row // 2}" for row in range(40)])
+    own = EXACT.model_copy(update={"units": "images"})  # groups only
+    train(store, config=own, groups=[f"part{row // 2}" for row in range(40)])
     near = (vectors.astype(np.float32) + 0.01).astype(np.float16)
     record = dn2.add(
         write_shards(store, near, name="more", groups=[f"part{row // 2}" for row in range(40)]), store, bank="parts"

@@ -71,7 +71,7 @@ def test_bank_is_calibrated_by_the_groups_of_a_pattern(store: Store):
     held = write_shards(store, vectors, name="held", groups=groups)
     unknown = write_shards(store, vectors, name="unknown")
     assert image_rows(told, store)["group_id"].to_pylist() == groups
-    config = FitConfig(false_alarm_rate=0.1)
+    config = FitConfig(false_alarm_rate=0.1, units="images")
     banks = [dn2.fit(one, store, bank=one.dataset.name, config=config) for one in (told, held, unknown)]
     by_pattern, by_row, by_none = (Calibration.read(store, bank.name, bank.version).scores for bank in banks)
     assert by_pattern.tolist() == by_row.tolist()
