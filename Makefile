@@ -7,7 +7,7 @@ SYSTEM := $(VENV)/.system
 ALL_TESTS := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 CORE := tests/dn2/neighbors tests/dn2/store tests/dn2/test_*.py tests/test_docs.py
 
-.PHONY: demo test coverage check fix e2e bench-orchestration bench-cleaning bench-thresholds bench-groups bench-neighbors bench-ingest bench-crops deploy reference lint types install clean
+.PHONY: demo test coverage check fix e2e bench-orchestration bench-cleaning bench-thresholds bench-groups bench-neighbors bench-ingest bench-crops bench-truth deploy reference lint types install clean
 
 demo: $(READY)
 	$(BIN)/dn2 demo
@@ -62,6 +62,9 @@ bench-ingest: $(READY) $(SYSTEM)
 
 bench-crops: $(READY) $(SYSTEM)
 	$(BIN)/python -m benchmarks.crops
+
+bench-truth: $(READY) $(SYSTEM)
+	$(BIN)/python -m benchmarks.truth
 
 # Needs a running Prefect server (PREFECT_API_URL). Can be repeated.
 deploy: $(READY)

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
@@ -275,16 +276,19 @@ def _scores(queries: np.ndarray, train: np.ndarray) -> np.ndarray:
 
 def figures_of(path: Path) -> tuple[dict[str, float], dict[str, Any]]:
     """Return the figures that the file holds, and those of each pattern."""
-    table = pq.read_table(path).to_pandas()
+    table = pq.read_table(path)
     patterns: dict[str, dict[str, float]] = {}
-    for name, rows in table.groupby("pattern", sort=False):
-        mean = rows.mean(numeric_only=True)
-        patterns[str(name)] = {
+    for name in dict.fromkeys(table["pattern"].to_pylist()):
+        mine = table.filter(pc.equal(table["pattern"], name))
+        rows = {column: mine[column].to_numpy() for column in mine.column_names if column != "pattern"}
+        mean = {column: float(values.mean()) for column, values in rows.items()}
+        inside = (rows["low"] <= rows["observed"]) & (rows["observed"] <= rows["high"])
+        patterns[name] = {
             "told": mean["told"],
             "observed": mean["observed"],
             "ratio": mean["observed"] / mean["told"],
             "refused": float((rows["told"] > rows["asked"]).mean()),
-            "covered": float(rows["observed"].between(rows["low"], rows["high"]).mean()),
+            "covered": float(inside.mean()),
             "units": mean["units"],
             "true_units": mean["true_units"],
             "power_kept": mean["power"] / mean["true_power"] if mean["true_power"] > 0 else 1.0,
