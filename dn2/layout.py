@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from dn2.config import NAME
+from dn2.checks import NAME
 from dn2.errors import SchemaError
 
 GROUPS_FILE = "groups.parquet"  # of a report of groups

@@ -16,7 +16,8 @@ from pydantic.fields import FieldInfo
 import dn2.config
 import flows
 from dn2.fields import Config, Names, marks
-from dn2.store.schemas import SCHEMAS, Schema
+from dn2.store.schema import Schema
+from dn2.store.schemas import SCHEMAS
 from flows.cli.app import COMMANDS
 from flows.cli.options import Option
 from flows.sources_file import SourcesFile

@@ -15,15 +15,9 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 import dn2
 from dn2 import records
 from dn2.layout import PICTURE
+from dn2.reports import words
 from dn2.sources.pattern import below
-from flows.facts import (
-    Outcome,
-    copies_in_words,
-    doubts_in_words,
-    fidelity_in_words,
-    index_in_words,
-    size_in_words,
-)
+from flows.facts import Outcome
 from flows.links import cell, page, served, text
 from flows.parameters import TellConfig
 
@@ -31,8 +25,6 @@ log = getLogger("dn2.flows")
 _ROWS = 20  # of a table: more belong into the Parquet files
 _PICTURE_BYTES = 100_000
 _ANSWERS = {"keep": "normal", "drop": "not normal, dropped", "undecided": "normal or not? kept until someone says"}
-
-
 P = ParamSpec("P")
 
 
@@ -128,7 +120,7 @@ def display_compacted(done: Sequence[records.Compacted], store: str) -> None:
 def display_pruned(found: records.Pruned) -> None:
     """Show what is unused."""
     lines = [("store", text(found.store)), ("deleted", "yes" if found.removed else "no")]
-    lines += [(one.kind, f"{one.count:,}, {size_in_words(one.size)}") for one in found.kinds]
+    lines += [(one.kind, f"{one.count:,}, {words.size(one.size)}") for one in found.kinds]
     create_markdown_artifact(_table(lines), key=_key("pruned"), description="Unused files")
 
 
@@ -141,7 +133,7 @@ def display_bank(bank: records.AnyBank) -> None:
         ("could not be read", f"{bank.rejected:,}"),
         ("backbone", f"{text(bank.backbone)}, k = {bank.k}, {bank.metric}"),
     ]
-    summary = "\n\n".join([_table(lines), *(f"> {text(doubt)}" for doubt in doubts_in_words(bank))])
+    summary = "\n\n".join([_table(lines), *(f"> {text(doubt)}" for doubt in words.doubts(bank))])
     create_markdown_artifact(summary, key=_key("bank", bank.name), description="The bank's current version")
 
 
@@ -149,8 +141,8 @@ def _of_images(bank: records.BankVersion) -> Iterator[tuple[str, str]]:
     yield "normal images", f"{bank.images:,}"
     if bank.cleaning is not None:
         yield "dropped by cleaning", f"{bank.dropped:,}, {bank.contamination:.1%} taken for anomalies"
-    yield "index", text(index_in_words(bank))
-    extra = (("index, compared with exact search", fidelity_in_words(bank)), ("copies", copies_in_words(bank)))
+    yield "index", text(words.index(bank))
+    extra = (("index, compared with exact search", words.fidelity(bank)), ("copies", words.copies(bank)))
     yield from ((name, text(said)) for name, said in extra if said is not None)
     if bank.scale != "none":
         yield "score", text(bank.measure)
@@ -178,9 +170,8 @@ def display_report(report: records.AnyReport, store: str, tell: TellConfig) -> N
     )
     picture = _histogram(report, store)
     shown = [f"![histogram of the scores]({picture})"] if picture else []
-    summary = "\n\n".join([_table(lines), *(f"> {text(doubt)}" for doubt in doubts_in_words(report)), *shown])
-    missing = report.unscored if isinstance(report, records.GroupReport) else report.rejected
-    why = "scored" if isinstance(report, records.GroupReport) else "read"
+    summary = "\n\n".join([_table(lines), *(f"> {text(doubt)}" for doubt in words.doubts(report)), *shown])
+    missing, why = (report.unscored, "scored") if isinstance(report, records.GroupReport) else (report.rejected, "read")
     headline = f"**{report.anomalous:,} of {report.scored:,}** {report.of} are anomalous"
     headline += f", {missing:,} could not be {why}" if missing else ""
     create_markdown_artifact(summary, key=_key("report", report.bank), description=headline)

@@ -48,9 +48,6 @@ Out = Annotated[str | None, BASIC, PLACE, Field(description="Local folder to cop
 Rescore = Annotated[
     bool, BASIC, Field(description="Score again what only earlier versions of a bank have scored. Off by default.")
 ]
-SourcesPlace = Annotated[
-    str, ARGUMENT, PLACE, Field(min_length=1, description="YAML file or fsspec URL that lists the sources.")
-]
 Groups = Annotated[
     bool, Field(description="Score the groups that got new images, with a bank of groups, instead of the images.")
 ]
@@ -259,14 +256,15 @@ class DropParameters(ScoreNewParameters):
     )
 
 
-class NightlyParameters(Config):
-    """Which sources are scored every night."""
-
-    sources: SourcesPlace
-    rescore: Rescore = False
-
-
 class WatchParameters(Config):
     """Which prefixes are watched for drops."""
 
-    sources: SourcesPlace
+    sources: Annotated[str, ARGUMENT, PLACE] = Field(
+        min_length=1, description="YAML file or fsspec URL that lists the sources."
+    )
+
+
+class NightlyParameters(WatchParameters):
+    """Which sources are scored every night."""
+
+    rescore: Rescore = False

@@ -85,15 +85,10 @@ class SourcesFile(Config):
 
     def batches(self, *, rescore: bool) -> tuple[ScoreNewParameters, ...]:
         """Return what to score for each nightly source, in the order of the file."""
-        shared = {
-            "store": self.store,
-            "embed": self.embed,
-            "score": self.score,
-            "group_score": self.group_score,
-            "tell": self.tell,
-            "rescore": rescore,
-        }
-        return tuple(ScoreNewParameters.model_validate({**dict(one), **shared}) for one in self.nightly)
+        shared = {name: getattr(self, name) for name in ("store", "embed", "score", "group_score", "tell")}
+        return tuple(
+            ScoreNewParameters.model_validate({**dict(one), **shared, "rescore": rescore}) for one in self.nightly
+        )
 
 
 class _PlainLoader(yaml.SafeLoader):

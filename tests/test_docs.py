@@ -11,17 +11,8 @@ import typer
 
 from dn2 import layout
 from dn2.store import schemas
-from dn2.store.schemas import (
-    CLEANING,
-    EMBEDDINGS,
-    GROUP_CALIBRATION,
-    GROUPS,
-    MANIFEST,
-    MEMBERS,
-    REPORT,
-    SCHEMAS,
-    Schema,
-)
+from dn2.store.schema import Schema
+from dn2.store.schemas import CLEANING, EMBEDDINGS, GROUP_CALIBRATION, GROUPS, MANIFEST, MEMBERS, REPORT, SCHEMAS
 from docs.reference import make_page
 from flows.cli import app
 from flows.sources_file import NightlySource, SourcesFile, WatchedPrefix
@@ -125,7 +116,7 @@ def test_reference_describes_every_schema_column_and_setting():
 
 
 def test_every_schema_of_the_store_is_in_the_reference():
-    named = {one.name for one in vars(schemas).values() if isinstance(one, schemas.Schema)}
+    named = {one.name for one in vars(schemas).values() if isinstance(one, Schema)}
     assert set(re.findall(r"^### (dn2\.\w+)$", text_of("docs/reference.md"), re.MULTILINE)) == named
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import dn2
+from dn2.reports import words
 from dn2.scoring.watermark import unscored
-from flows.facts import doubts_in_words
 from tests import old_store
 
 EXPECTED = json.loads(old_store.PACKED.with_name("store.json").read_text("utf-8"))
@@ -82,7 +82,7 @@ def test_warnings_of_its_reports_are_still_told(store: Path):
     made = [one.made for reports in dn2.show(store).reports for one in reports.newest]
     told = [warning for one in made if one is not None for warning in one.warnings]
     assert len(told) > 3
-    assert {doubt for one in made if one is not None for doubt in doubts_in_words(one)} == set(told)
+    assert {doubt for one in made if one is not None for doubt in words.doubts(one)} == set(told)
 
 
 def test_what_was_scored_counts_as_scored(store: Path):

@@ -9,7 +9,7 @@ import numpy as np
 
 import dn2
 from dn2 import layout
-from dn2.config import fingerprint
+from dn2.checks import fingerprint
 from dn2.records import Dataset, Embedded, EmbeddedShard, Shard
 from dn2.store.schemas import EMBEDDINGS, PROBES
 from dn2.store.tables import vector_column, writing

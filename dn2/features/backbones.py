@@ -14,7 +14,7 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from torch import nn
 
-from dn2.config import check_sha256, fingerprint, tile_grid
+from dn2.checks import check_sha256, fingerprint, tile_grid
 from dn2.errors import ConfigError, WeightsError
 from dn2.features.weights import file_sha256, load_state, local_weights
 from dn2.images.decoding import Preprocessing

@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from dn2 import layout
-from dn2.config import fingerprint
+from dn2.checks import fingerprint
 from dn2.images.manifest import ManifestIndex
 from dn2.records import Dataset, Shard
 from dn2.store.schemas import MANIFEST

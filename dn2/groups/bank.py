@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dn2 import layout
-from dn2.config import check_name
+from dn2.checks import check_name
 from dn2.errors import SchemaError
 from dn2.groups.pooling import Pooling
 from dn2.groups.sizes import Sizes

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dn2 import layout
-from dn2.config import GroupFitConfig, check_name, fingerprint
+from dn2.checks import check_name, fingerprint
+from dn2.config import GroupFitConfig
 from dn2.errors import BankError
 from dn2.groups.bank import group_keys, open_group_bank
 from dn2.groups.grouping import Grouping

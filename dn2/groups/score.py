@@ -6,7 +6,8 @@ import os
 from collections.abc import Collection
 
 from dn2 import layout
-from dn2.config import GroupScoreConfig, fingerprint
+from dn2.checks import fingerprint
+from dn2.config import GroupScoreConfig
 from dn2.groups.bank import GroupBank, open_group_bank
 from dn2.groups.findings import Findings
 from dn2.groups.grouping import Grouping

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from dn2.config import check_crop
+from dn2.checks import check_crop
 from dn2.errors import ConfigError
 
 _ORIENTATION = 0x0112  # EXIF tag

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from dn2 import layout
-from dn2.config import fingerprint
+from dn2.checks import fingerprint
 from dn2.errors import SchemaError
 from dn2.progress import advance
 from dn2.records import AnyReport, Drop, Look, SeenDrop

@@ -12,7 +12,7 @@ from logging import getLogger
 from typing import Any
 
 from dn2 import layout
-from dn2.config import check_name
+from dn2.checks import check_name
 from dn2.errors import ConfigError, EmptySourceError
 from dn2.images.manifest import ManifestIndex, number_of, part_names
 from dn2.progress import advance

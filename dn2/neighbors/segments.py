@@ -16,7 +16,8 @@ from dn2.neighbors import exact, ivf
 from dn2.neighbors.ivf import Cells
 from dn2.neighbors.products import Neighbors, Rows
 from dn2.neighbors.vectors import load_vectors, write_vectors
-from dn2.store.schemas import BANK_ROWS, CELLS, Schema
+from dn2.store.schema import Schema
+from dn2.store.schemas import BANK_ROWS, CELLS
 from dn2.store.storage import Store
 from dn2.store.tables import read_config, read_footer, read_table, writing
 

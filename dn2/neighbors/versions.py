@@ -9,7 +9,7 @@ from logging import getLogger
 from typing import TypeVar
 
 from dn2 import layout
-from dn2.config import check_name
+from dn2.checks import check_name
 from dn2.errors import BankError, ConfigError, NotFoundError, SchemaError
 from dn2.neighbors.index import index_of
 from dn2.records import AnyBank, BankFiles, BankVersion, GroupBankVersion

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dn2.config import fingerprint
+from dn2.checks import fingerprint
 from dn2.records.embedders import EmbedderName
 
 

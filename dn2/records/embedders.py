@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dn2.config import check_crop, tile_grid
+from dn2.checks import check_crop, tile_grid
 from dn2.errors import ConfigError
 
 _BACKBONE = re.compile(r"\w{1,60}", re.ASCII)

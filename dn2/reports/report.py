@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dn2 import layout
-from dn2.config import ScoreConfig, tile_grid
+from dn2.checks import tile_grid
+from dn2.config import ScoreConfig
 from dn2.errors import SchemaError
 from dn2.layout import PAGE, PICTURE, SUMMARY
 from dn2.neighbors.bank import shards_of

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dn2 import layout
-from dn2.config import AddConfig, check_name
+from dn2.checks import check_name
+from dn2.config import AddConfig
 from dn2.errors import ConfigError, NotFoundError, SourceError
 from dn2.neighbors.bank import Bank, prepared
 from dn2.neighbors.holding import Holding

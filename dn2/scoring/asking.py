@@ -16,7 +16,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from dn2.config import CleanConfig, fingerprint
+from dn2.checks import fingerprint
+from dn2.config import CleanConfig
 from dn2.errors import BankError, ConfigError
 from dn2.records import Cluster
 from dn2.scoring.contamination import MOST, interval

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dn2 import layout
-from dn2.config import CleanConfig, fingerprint
+from dn2.checks import fingerprint
+from dn2.config import CleanConfig
 from dn2.errors import ConfigError, SchemaError
 from dn2.records import Cleaning, Embedded
 from dn2.reports.cleaning import finished_cleaning, write_cleaning

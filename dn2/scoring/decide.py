@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dn2 import layout
-from dn2.config import ScoreConfig, fingerprint
+from dn2.checks import fingerprint
+from dn2.config import ScoreConfig
 from dn2.errors import NotFoundError, SchemaError
 from dn2.records import BankVersion, Decision, Doubt, Drift, Report, Scored
 from dn2.reports.report import finished, write_report

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dn2 import layout
-from dn2.config import FitConfig, check_name, fingerprint
+from dn2.checks import check_name, fingerprint
+from dn2.config import FitConfig
 from dn2.errors import BankError
 from dn2.fields import LAST
 from dn2.neighbors.bank import Bank, Search, prepared

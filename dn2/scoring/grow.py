@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dn2 import layout
-from dn2.config import AddConfig, FitConfig, check_name, fingerprint
+from dn2.checks import check_name, fingerprint
+from dn2.config import AddConfig, FitConfig
 from dn2.errors import BankError, EmbedderError
 from dn2.features.probes import check_bank
 from dn2.neighbors.bank import Bank, Search, prepared

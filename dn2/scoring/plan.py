@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dn2 import layout
-from dn2.config import ScoreConfig, fingerprint
+from dn2.checks import fingerprint
+from dn2.config import ScoreConfig
 from dn2.errors import EmbedderError
 from dn2.features.probes import check_bank
 from dn2.fields import LAST

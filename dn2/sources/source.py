@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dn2.config import fingerprint
+from dn2.checks import fingerprint
 from dn2.errors import Dn2Error, SourceError
 from dn2.sources.globs import Glob, joined_glob
 from dn2.store.files import Location

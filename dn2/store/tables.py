@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dn2.errors import SchemaError
-from dn2.store.schemas import Schema
+from dn2.store.schema import Schema
 from dn2.store.storage import Store
 
 Columns = Mapping[str, Sequence[Any] | npt.NDArray[Any] | pa.Array]

@@ -11,7 +11,7 @@ from logging import getLogger
 from typing import Any
 
 from dn2 import layout
-from dn2.config import check_name
+from dn2.checks import check_name
 from dn2.errors import ConfigError, NotFoundError, SchemaError
 from dn2.images.manifest import ManifestIndex, all_parts
 from dn2.neighbors.versions import current_version, open_version

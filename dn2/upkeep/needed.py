@@ -18,7 +18,8 @@ from dn2.store.documents import (
     read_document,
     schema_of,
 )
-from dn2.store.schemas import ANOMALIES, BANK_GROUPS, BANK_ROWS, Schema
+from dn2.store.schema import Schema
+from dn2.store.schemas import ANOMALIES, BANK_GROUPS, BANK_ROWS
 from dn2.store.storage import Store
 from dn2.store.tables import iter_rows
 

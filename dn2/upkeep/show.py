@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from dn2 import layout
-from dn2.config import check_name
+from dn2.checks import check_name
 from dn2.errors import ConfigError, Dn2Error, NotFoundError, StoreError
 from dn2.images.manifest import number_of, part_names
 from dn2.layout import SUMMARY

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 from pydantic import Field
 
 from dn2.config import ThresholdConfig
 from dn2.fields import ARGUMENT, BASIC, PLACE, Config, Typed
+from dn2.words import many
 from flows import parameters as of
 from flows.cli import console, describe
 from flows.cli.console import Run, say, visible
 from flows.cli.options import Option, as_typed, options_of, parameters_from, signature_of
-from flows.facts import many
-
-if TYPE_CHECKING:
-    from dn2.records import BankVersion
 
 EXAMPLES = r"""
 Find the images that do not look like the normal ones. No training, no labels.
@@ -117,16 +114,8 @@ def clean(run: Run, given: of.CleanParameters) -> None:
 @command("train", of.TrainParameters)
 def train(run: Run, given: of.TrainParameters) -> None:
     """Learn what is normal: make a bank from a folder of normal images."""
-    made = run("banks.train", given)
-    describe.describe_bank(made, given.store, run.seconds)
-    _tell_anomalies(given.store, made)
-
-
-def _tell_anomalies(store: str, record: BankVersion) -> None:
-    from dn2.scoring.anomalies import evaluated
-    from dn2.store.storage import Store
-
-    describe.describe_anomalies(evaluated(Store.open(store), record))
+    describe.describe_bank(run("banks.train", given), given.store, run.seconds)
+    describe.describe_kept_anomalies(run.done, given.store)
 
 
 @command("score", of.ScoreParameters)
@@ -143,9 +132,9 @@ def rethreshold(run: Run, given: of.RethresholdParameters) -> None:
     from dn2.reports.finished import find_report
 
     found = find_report(given.report, given.store)
-    changes: dict[str, object] = {"report": found.uri, "store": found.store}
     target = found.copy if given.out is None else given.out
-    changes["out"] = None if target is None else str(check_target(target, found.store))
+    out = None if target is None else str(check_target(target, found.store))
+    changes: dict[str, object] = {"report": found.uri, "store": found.store, "out": out}
     if given.threshold is None and given.false_discovery_rate is None:  # --fdr alone leaves the rule as it was
         changes["threshold"] = ThresholdConfig()
     given = given.model_copy(update=changes)
@@ -163,7 +152,7 @@ def nightly(run: Run, given: of.NightlyParameters) -> None:
         describe.describe_night(error.outcomes)
         raise
     describe.describe_night(outcomes)
-    say(f"{len(outcomes)} source{'' if len(outcomes) == 1 else 's'} in {run.seconds:.1f} s")
+    say(f"{many(len(outcomes), 'source')} in {run.seconds:.1f} s")
 
 
 @command("demo", DemoParameters)
@@ -236,7 +225,7 @@ def compact(run: Run, given: of.CompactParameters) -> None:
     done = run("upkeep.compact", given)
     for one in done:
         describe.describe_compacted(one)
-    say(f"{len(done)} dataset{'' if len(done) == 1 else 's'} in {run.seconds:.1f} s")
+    say(f"{many(len(done), 'dataset')} in {run.seconds:.1f} s")
 
 
 @command("prune", of.PruneParameters)
@@ -251,7 +240,7 @@ def add(run: Run, given: of.AddParameters) -> None:
     """Add confirmed normal images to a bank, without training it again."""
     done = run("banks.bank_add", given)
     describe.describe_additions(done, run.seconds)
-    _tell_anomalies(given.store, done.bank)
+    describe.describe_kept_anomalies(done.bank, given.store)
 
 
 @command("remove", of.RemoveParameters, to=bank)

@@ -73,12 +73,8 @@ class Run:
         return self.done
 
 
-def _as_it_is(text: str) -> str:
-    return text
-
-
 @contextmanager
-def session(*, verbose: bool, as_typed: Callable[[str], str] = _as_it_is) -> Iterator[Run]:
+def session(*, verbose: bool, as_typed: Callable[[str], str] = str) -> Iterator[Run]:
     """Run a command: quiet logs, one line for an error, and an exit code a script can trust.
 
     Args:
@@ -142,27 +138,19 @@ def _quiet(verbose: bool) -> None:
 @contextmanager
 def progress() -> Iterator[None]:
     """Show a bar with images per second for every stage that runs inside the block, if this is a terminal."""
-    from rich.progress import (  # here: a command that only shows its help draws none
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TaskID,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich import progress as of  # here: a command that only shows its help draws none
 
     columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description:9}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[limit]}", style="dim"),
+        of.SpinnerColumn(),
+        of.TextColumn("{task.description:9}"),
+        of.BarColumn(),
+        of.MofNCompleteColumn(),
+        of.TextColumn("{task.fields[rate]}"),
+        of.TimeRemainingColumn(compact=True),
+        of.TextColumn("{task.fields[limit]}", style="dim"),
     )
-    with Progress(*columns, console=err, disable=not err.is_terminal) as bars:
-        stages: dict[str, TaskID] = {}
+    with of.Progress(*columns, console=err, disable=not err.is_terminal) as bars:
+        stages: dict[str, of.TaskID] = {}
 
         def listener(step: Advance) -> None:
             if step.stage not in stages:

@@ -6,19 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dn2.reports import words
+from dn2.words import bytes_in_words, many
 from flows.cli.console import say, visible, warn
-from flows.facts import (
-    Outcome,
-    additions_in_words,
-    anomalies_in_words,
-    bytes_in_words,
-    copies_in_words,
-    doubts_in_words,
-    fidelity_in_words,
-    index_in_words,
-    many,
-    size_in_words,
-)
+from flows.facts import Outcome
 
 if TYPE_CHECKING:  # they load what a command that fails early does not need
     from dn2 import records
@@ -62,8 +53,8 @@ def describe_bank(done: records.BankVersion, store: str, seconds: float) -> None
         f"bank {done.name}, version {done.version}: {done.images} normal images, {done.rejected} rejected, "
         f"{done.backbone}, k = {done.k}, {done.measure}"
     )
-    say(f"index {index_in_words(done)}")
-    for line in (fidelity_in_words(done), copies_in_words(done)):
+    say(f"index {words.index(done)}")
+    for line in (words.fidelity(done), words.copies(done)):
         if line is not None:
             say(line)
     say(f"{_threshold(done)}; {seconds:.1f} s")
@@ -78,7 +69,7 @@ def describe_additions(done: records.Growth, seconds: float) -> None:
     bank = done.bank
     new = done.added + done.held_out > 0
     which = f", version {bank.version}:" if new else f": nothing new: version {bank.version} stays the current one;"
-    say(f"bank {bank.name}{which} {additions_in_words(done)}")
+    say(f"bank {bank.name}{which} {words.additions(done)}")
     if done.copies:
         rest = done.copies - len(done.copy_uris)
         more = f" and {rest:,} more" if rest else ""
@@ -93,10 +84,18 @@ def describe_removals(done: records.Growth, seconds: float) -> None:
     say(f"{many(bank.images, 'normal image')} now; {_threshold(bank)}; {seconds:.1f} s")
 
 
+def describe_kept_anomalies(bank: records.BankVersion, store: str) -> None:
+    """Say what a version of a bank makes of the anomalies that are kept for it, if there are any."""
+    from dn2.scoring.anomalies import evaluated
+    from dn2.store.storage import Store
+
+    describe_anomalies(evaluated(Store.open(store), bank))
+
+
 def describe_anomalies(done: records.Anomalies) -> None:
     """Say what a bank makes of its confirmed anomalies, if it has any."""
     if done.uris:
-        say(anomalies_in_words(done))
+        say(words.anomalies(done))
     if done.in_bank:
         name, ids = done.bank.name, " ".join(done.in_bank)
         warn(f"bank {name} holds {len(done.in_bank):,} of them: dn2 bank remove {ids} --bank {name}")
@@ -154,7 +153,7 @@ def describe_report(done: records.Report, out: str | None, seconds: float) -> No
 
 
 def _end(done: records.AnyReport, out: str | None) -> None:
-    for doubt in doubts_in_words(done):
+    for doubt in words.doubts(done):
         warn(doubt)
     say(f"report: {done.html if out is None else Path(out) / 'report.html'}")
 
@@ -194,7 +193,7 @@ def describe_compacted(done: records.Compacted) -> None:
         return
     say(
         f"dataset {done.dataset}: {many(len(done.merged), 'manifest part')} merged into {done.part}, "
-        f"{many(done.images, 'image')}, {many(done.shards, 'shard')} written; {size_in_words(done.size)}"
+        f"{many(done.images, 'image')}, {many(done.shards, 'shard')} written; {words.size(done.size)}"
     )
 
 
@@ -202,7 +201,7 @@ def pruned_lines(found: records.Pruned) -> Iterator[str]:
     """Yield what is unused, kind by kind, with some paths, and whether it was deleted."""
     yield f"store {found.store}"
     for one in found.kinds:
-        yield f"  {one.kind}: {one.count:,} ({size_in_words(one.size)})"
+        yield f"  {one.kind}: {one.count:,} ({words.size(one.size)})"
         yield from (f"    {path}" for path in one.examples)
         if one.count > len(one.examples):
             yield f"    and {one.count - len(one.examples):,} more"
@@ -214,6 +213,6 @@ def pruned_lines(found: records.Pruned) -> Iterator[str]:
     if not found.kinds:
         yield "nothing to delete"
     elif found.removed:
-        yield f"deleted: {size_in_words(found.size)}"
+        yield f"deleted: {words.size(found.size)}"
     else:
-        yield f"nothing was deleted; --yes deletes {size_in_words(found.size)}"
+        yield f"nothing was deleted; --yes deletes {words.size(found.size)}"

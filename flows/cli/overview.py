@@ -12,9 +12,10 @@ from pydantic import TypeAdapter
 
 from dn2.neighbors.index import index_of
 from dn2.records import BankVersion, GroupBankVersion
+from dn2.reports import words
 from dn2.upkeep import overview as of
+from dn2.words import many
 from flows.cli.console import say, visible
-from flows.facts import doubts_in_words, many, size_in_words
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ def _lines(found: of.Overview) -> Iterator[str]:
         yield ""
         yield from _cleanings(found.cleanings)
     yield ""
-    yield f"total: {size_in_words(found.size)}"
+    yield f"total: {words.size(found.size)}"
     yield from _stale(found)
 
 
@@ -57,7 +58,7 @@ def _dataset(found: of.DatasetOverview) -> Iterator[str]:
     told = f"{images} in {many(found.parts, 'manifest part')}, changed {_time(found.changed)}"
     yield f"  {found.name}: {told if found.parts else 'no listing is finished'}"
     if found.parts:
-        yield f"    {size_in_words(found.size)}"
+        yield f"    {words.size(found.size)}"
     if found.source is not None:
         yield f"    {found.source}{'' if found.split is None else f', split {found.split}'}"
     yield from _error(found.error)
@@ -68,7 +69,7 @@ def _embedder(found: of.EmbedderOverview) -> Iterator[str]:
     for bank, _ in found.used_by:
         by_bank[bank] = by_bank.get(bank, 0) + 1
     used = ", ".join(f"bank {bank} ({many(count, 'version')})" for bank, count in by_bank.items()) or "no bank"
-    yield f"  {found.name}: {many(found.shards, 'shard')}, {size_in_words(found.size)}"
+    yield f"  {found.name}: {many(found.shards, 'shard')}, {words.size(found.size)}"
     yield f"    used by {used}"
 
 
@@ -77,15 +78,15 @@ def _stale(found: of.Overview) -> Iterator[str]:
         yield "unused files: not known while something cannot be read"
         return
     for one in found.stale.kinds:
-        yield f"  {one.kind}: {one.count:,} ({size_in_words(one.size)})"
+        yield f"  {one.kind}: {one.count:,} ({words.size(one.size)})"
     if found.stale.kinds:
-        yield f"dn2 prune --yes deletes at least {size_in_words(found.stale.size)}"
+        yield f"dn2 prune --yes deletes at least {words.size(found.stale.size)}"
 
 
 def _bank(found: of.BankOverview) -> Iterator[str]:
     kind = "" if found.kind is None else f" of {found.kind}"
     versions = many(len(found.versions), "version") if found.versions else "no version is finished"
-    yield f"  {found.name}: bank{kind}, {versions}; {size_in_words(found.size)}"
+    yield f"  {found.name}: bank{kind}, {versions}; {words.size(found.size)}"
     yield from _error(found.error)
     for version in found.versions:
         yield from _version(version)
@@ -106,7 +107,7 @@ def _version(found: of.VersionOverview) -> Iterator[str]:
     if isinstance(found.made, GroupBankVersion):
         yield from _of_groups(found.made)
     if found.made is not None:
-        for doubt in doubts_in_words(found.made):
+        for doubt in words.doubts(found.made):
             lines = wrap(doubt, 72, break_long_words=False, break_on_hyphens=False)
             yield from (f"        {line}" for line in lines)
     yield from _error(found.error, 8)
@@ -130,7 +131,7 @@ def _of_groups(made: GroupBankVersion) -> Iterator[str]:
 
 def _reports(found: of.ReportsOverview) -> Iterator[str]:
     yield f"  of bank {found.bank}: {many(found.count, 'report')}{_some(found.count, found.newest)}"
-    yield f"    {size_in_words(found.size)}; scores {size_in_words(found.scores)}"
+    yield f"    {words.size(found.size)}; scores {words.size(found.scores)}"
     yield from _error(found.error)
     for report in found.newest:
         yield from _report(report)
@@ -147,7 +148,7 @@ def _report(found: of.ReportOverview) -> Iterator[str]:
 
 
 def _cleanings(found: of.CleaningsOverview) -> Iterator[str]:
-    yield f"cleanings: {found.count}{_some(found.count, found.newest)}; {size_in_words(found.size)}"
+    yield f"cleanings: {found.count}{_some(found.count, found.newest)}; {words.size(found.size)}"
     for cleaning in found.newest:
         yield from _cleaning(cleaning)
 

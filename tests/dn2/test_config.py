@@ -8,16 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dn2.config import (
-    PILLOW_PIXEL_LIMIT,
-    Config,
-    EmbedConfig,
-    FitConfig,
-    ScoreConfig,
-    ThresholdConfig,
-    check_name,
-    fingerprint,
-)
+from dn2.checks import check_name, fingerprint
+from dn2.config import PILLOW_PIXEL_LIMIT, Config, EmbedConfig, FitConfig, ScoreConfig, ThresholdConfig
 from dn2.errors import ConfigError
 from dn2.fields import explain
 

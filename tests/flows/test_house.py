@@ -14,7 +14,7 @@ import pytest
 import dn2
 from dn2.images.manifest import part_names
 from dn2.store.storage import Store
-from flows.facts import bytes_in_words
+from dn2.words import bytes_in_words
 from tests.conftest import Bricks, make_pictures
 from tests.dn2.upkeep.full import Full
 from tests.flows.checks import FAILED, WRONG_USE, check, files

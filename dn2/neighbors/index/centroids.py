@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dn2.neighbors.index.kind import Index, Laid, many
+from dn2.neighbors.index.kind import Index, Laid
+from dn2.words import many
 
 if TYPE_CHECKING:
     import numpy as np

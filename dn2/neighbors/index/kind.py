@@ -76,8 +76,3 @@ class Index:
     def content(self, bank: BankVersion) -> str:
         """Return what a bank holds, in words."""
         return "normal images"
-
-
-def many(count: int, noun: str) -> str:
-    """Return a number of things."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

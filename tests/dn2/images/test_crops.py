@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from dn2.config import check_crop, tile_grid
+from dn2.checks import check_crop, tile_grid
 from dn2.errors import ConfigError
 from dn2.images.decoding import Preprocessing, decode
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import dn2
-from dn2.config import FitConfig, fingerprint
+from dn2.checks import fingerprint
+from dn2.config import FitConfig
 from dn2.errors import BankError, ConfigError, NotFoundError, SchemaError, StoreError
 from dn2.neighbors.bank import Bank, prepared, shards_of
 from dn2.neighbors.segments import keys

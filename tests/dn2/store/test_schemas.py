@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dn2.store.schemas import EMBEDDINGS, MANIFEST, REJECTS, SCHEMAS, Schema
+from dn2.store.schema import Schema
+from dn2.store.schemas import EMBEDDINGS, MANIFEST, REJECTS, SCHEMAS
 from dn2.store.storage import Store
 from dn2.store.tables import concat, iter_rows, read_config, read_table, writing
 

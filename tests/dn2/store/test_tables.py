@@ -11,7 +11,8 @@ import pytest
 
 from dn2.errors import NotFoundError, SchemaError, StoreError
 from dn2.store import schemas
-from dn2.store.schemas import BANK_ROWS, CALIBRATION, MANIFEST, REJECTS, Schema
+from dn2.store.schema import Schema
+from dn2.store.schemas import BANK_ROWS, CALIBRATION, MANIFEST, REJECTS
 from dn2.store.storage import Store
 from dn2.store.tables import (
     ROW_GROUP,
