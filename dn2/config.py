@@ -341,6 +341,11 @@ class GroupFitConfig(TrainingLimits):
         2, ge=1, description="Groups with fewer readable images are not trained with and not scored."
     )
     false_alarm_rate: Rate = Field(0.01, description="Share of normal groups that may be flagged: sets the thresholds.")
+    units: Annotated[Literal["auto", "images"], LAST, Neutral("images")] = Field(
+        "auto",
+        description="What counts once in a group's size. auto: a unit, which is an image with its near copies, such as "
+        "a burst; images: every image, as if none depended on another.",
+    )
     group_memory_gb: GroupMemory = 8.0
     search_memory_mb: SearchMemory = 512
 

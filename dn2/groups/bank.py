@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -45,6 +46,45 @@ def group_keys(source: str, group_ids: list[str], contents: npt.NDArray[np.uint6
     return np.stack([keys(f"{source}\0{name}" for name in group_ids), contents.view(np.int64)])
 
 
+def open_sizes(
+    store: Store, name: str, version: str, sizes: Sequence[int], names: list[str], contents: npt.NDArray[np.uint64]
+) -> Sizes:
+    """Return what a version's calibration says about the sizes of groups.
+
+    Args:
+        store: where it lies.
+        name: the bank's name.
+        version: of the bank.
+        sizes: of the parts in it.
+        names: of the G groups.
+        contents: (G,) uint64, equal for groups of the same images.
+
+    Raises:
+        NotFoundError: the file is missing.
+        SchemaError: it is damaged.
+    """
+    table = read_table(store, layout.bank_calibration(name, version), GROUP_CALIBRATION)
+    effective, group_of = None, None
+    number_of = {one: number for number, one in enumerate(names)}
+    try:
+        if not table["effective"].null_count:
+            rows = [number_of[one] for one in table["group_id"].to_pylist()]
+            effective, group_of = table["effective"].to_numpy(), contents[rows].view(np.int64)
+        return Sizes.measured(
+            sizes,
+            table["size"].to_numpy(),
+            table["distance"].to_numpy(),
+            groups=len(names),
+            effective=effective,
+            group_of=group_of,
+        )
+    except (KeyError, ValueError) as error:
+        raise SchemaError(
+            f"bank {name!r} version {version}: the calibration does not fit sizes {tuple(sizes)} and {len(names)} "
+            f"groups ({error}); train it again"
+        ) from error
+
+
 class GroupBank:
     """An opened version, ready to be searched.
 
@@ -73,17 +113,15 @@ class GroupBank:
         if cells is not None:
             centers = np.array(load_vectors(store, layout.bank_cells(path), cells.crc32))
             self.pooling = Pooling(record.metric, centers, cells.width, cells.reach)
-        table = read_table(store, layout.bank_calibration(record.name, record.version), GROUP_CALIBRATION)
-        size_of, distances = table["size"].to_numpy(), table["distance"].to_numpy()
-        by_size = [distances[size_of == size] for size in record.sizes]
-        shapes = (self.vectors.shape, self.rows.num_rows, min(map(len, by_size), default=0) > 0)
-        if shapes != ((record.groups, record.dim), record.groups, True):
+        if (self.vectors.shape, self.rows.num_rows) != ((record.groups, record.dim), record.groups):
             raise SchemaError(
-                f"bank {record.name!r} version {record.version}: got {self.vectors.shape} vectors, "
-                f"{self.rows.num_rows} groups and {len(size_of)} calibration scores, expected "
-                f"{(record.groups, record.dim)} vectors and sizes {record.sizes}; train it again"
+                f"bank {record.name!r} version {record.version}: got {self.vectors.shape} vectors and "
+                f"{self.rows.num_rows} groups, expected {(record.groups, record.dim)} vectors; train it again"
             )
-        self.sizes = Sizes(record.sizes, by_size, groups=record.groups)
+        contents = self.rows["content"].to_numpy()
+        self.sizes = open_sizes(
+            store, record.name, record.version, record.sizes, self.rows["group_id"].to_pylist(), contents
+        )
         names = zip(self.rows["source"].to_pylist(), self.rows["group_id"].to_pylist(), strict=True)
         self._keys = np.stack(
             [keys(f"{source}\0{name}" for source, name in names), self.rows["content"].to_numpy().view(np.int64)]

@@ -47,6 +47,7 @@ def cards_of(findings: Findings, store: Store) -> list[GroupCard]:
                     selected=bool(findings.selected[row]),
                     nearest=nearest[0]["group_id"],
                     odd=members[place][0]["uri"],
+                    effective=None if bank.record.near is None else float(verdicts.sizes[row]),
                 ),
                 label=grouping.labels[number],
                 rejected=int(grouping.rejected[number]),

@@ -16,16 +16,15 @@ from dn2 import layout
 from dn2.checks import check_name, fingerprint
 from dn2.config import GroupFitConfig
 from dn2.errors import BankError
-from dn2.groups.bank import group_keys, open_group_bank
+from dn2.groups.bank import group_keys, open_group_bank, open_sizes
 from dn2.groups.grouping import Grouping
-from dn2.groups.pooling import Pooling, Totals, check_group_memory, make_pooling
-from dn2.groups.sizes import Sizes, ladder, parts_of
+from dn2.groups.parts import Parts
+from dn2.groups.pooling import Pooling, make_pooling
 from dn2.neighbors.exact import search
 from dn2.neighbors.vectors import write_vectors
 from dn2.neighbors.versions import check_kind, make_current, publish
-from dn2.progress import advance
 from dn2.records import BankFiles, Doubt, Embedded, GroupBankVersion, GroupCells
-from dn2.scoring.rows import check_rejects, described, image_vectors, living_rows
+from dn2.scoring.rows import check_rejects, described, living_rows
 from dn2.scoring.scores import mean_distance
 from dn2.store.documents import GROUP_BANK_VERSION
 from dn2.store.lock import locked
@@ -80,9 +79,9 @@ def _version(embedded: Embedded, store: Store, name: str, config: GroupFitConfig
     grouping = Grouping.of(embedded, store)
     large = grouping.members >= config.min_size
     _check_groups(grouping, large, embedded.dataset.source, config)
-    units = _Units(grouping, large, config)
-    pooling = make_pooling(embedded, store, units.groups >= 0, config)
-    vectors, parts = _pooled(embedded, store, pooling, units, config)
+    parts = Parts(embedded, store, grouping, large, config)
+    pooling = make_pooling(embedded, store, parts.groups >= 0, config)
+    vectors, part_vectors = parts.pooled(embedded, store, pooling, config)
     names = [one for one, kept in zip(grouping.group_ids, large, strict=True) if kept]
     segment = fingerprint([version])
     path, footer = layout.bank_segment(name, segment), {"embedder": embedded.embedder, **settings}
@@ -90,14 +89,23 @@ def _version(embedded: Embedded, store: Store, name: str, config: GroupFitConfig
     with writing(store, f"{path}.parquet", BANK_GROUPS, {**footer, "vectors_crc32": checksum}) as file:
         file.write(_group_rows(embedded, store, grouping, large))
     keys = group_keys(embedded.dataset.source, names, grouping.contents[large])
-    distances = _calibrate(vectors, keys, parts, units, config)
-    size_of = np.repeat(units.sizes, [len(one) for one in distances])
+    distances = [
+        _distances(one, vectors, config, keys[:, groups], keys)
+        for one, groups in zip(part_vectors, parts.part_groups, strict=True)
+    ]
+    group_of, effective = np.concatenate(parts.part_groups), np.concatenate(parts.effective)
     with writing(store, layout.bank_calibration(name, version), GROUP_CALIBRATION, footer) as file:
-        groups = [names[group] for one in units.part_groups for group in one]
-        file.write({"size": size_of, "group_id": groups, "distance": np.concatenate(distances)})
+        file.write(
+            {
+                "size": np.repeat(parts.sizes, [len(one) for one in distances]),
+                "group_id": [names[group] for group in group_of],
+                "distance": np.concatenate(distances),
+                "effective": [None] * len(group_of) if parts.near is None else effective,
+            }
+        )
     store.write(layout.bank_probes(name, version), store.read(layout.probes(embedded.embedder)))
-    sizes = Sizes(units.sizes, distances, groups=len(names))
-    _, attainable = sizes.thresholds(np.asarray(units.sizes, np.int64), config.false_alarm_rate)
+    sizes = open_sizes(store, name, version, parts.sizes, names, grouping.contents[large])
+    _, attainable = sizes.thresholds(sizes.sizes, config.false_alarm_rate)
     attainable = max(attainable, 1 / (len(names) + 1))  # parts of one group are not independent
     record = GroupBankVersion(
         name=name,
@@ -110,13 +118,15 @@ def _version(embedded: Embedded, store: Store, name: str, config: GroupFitConfig
         k=config.k,
         metric=config.metric,
         min_size=config.min_size,
-        sizes=units.sizes,
+        sizes=parts.sizes,
         false_alarm_rate=config.false_alarm_rate,
         attainable_rate=attainable,
         small=int((~large).sum()),
         ungrouped=grouping.ungrouped,
         rejected=embedded.rejected,
         weights=embedded.weights,
+        units=None if parts.near is None else parts.units,
+        near=parts.near,
     )
     record = replace(record, doubts=tuple(_doubts(record)))
     cells = _write_cells(pooling, store, path)
@@ -143,68 +153,16 @@ def _check_groups(grouping: Grouping, large: npt.NDArray[np.bool_], source: str,
         )
 
 
-class _Units:
-    """What is added up over the images: the groups, and their parts of each size.
-
-    Attributes:
-        groups: (N,) int64, number among the kept groups of each readable image; -1 if its group is not kept.
-        count: kept groups.
-        sizes: of the parts.
-        part_of: for each size (N,) int64, the image's part; -1 where it is in none.
-        part_groups: for each size (P,) int64, the group of each part.
-    """
-
-    def __init__(self, grouping: Grouping, large: npt.NDArray[np.bool_], config: GroupFitConfig) -> None:
-        number = np.where(large, np.cumsum(large) - 1, -1)
-        pairs = zip(grouping.group_of, grouping.readable, strict=True)
-        group_of = np.concatenate([groups[readable] for groups, readable in pairs])
-        self.groups = np.where(group_of >= 0, number[group_of], -1)
-        self.count = int(large.sum())
-        image_keys = np.concatenate(
-            [keys[readable] for keys, readable in zip(grouping.image_keys, grouping.readable, strict=True)]
-        )
-        counts = grouping.members[large]
-        self.sizes = (int(counts[0]),) if config.pooling == "concat" else ladder(counts, config.min_size)
-        cut = [parts_of(self.groups, image_keys, size) for size in self.sizes]
-        self.part_of, self.part_groups = [one for one, _ in cut], [groups for _, groups in cut]
-
-
-def _pooled(
-    embedded: Embedded, store: Store, pooling: Pooling, units: _Units, config: GroupFitConfig
-) -> tuple[npt.NDArray[np.float16], list[npt.NDArray[np.float16]]]:
-    """Return the vectors of the groups, (G, P) float16, and those of the parts of each size."""
-    counts = [units.count, *(len(groups) for groups in units.part_groups)]
-    places = units.sizes[0] if config.pooling == "concat" else 1
-    dim = pooling.dim_of(embedded, store)
-    check_group_memory(sum(counts), places * dim, config.group_memory_gb)
-    totals = [Totals(count, dim, places=places) for count in counts]
-    read = 0
-    for vectors in image_vectors(embedded, store):
-        features = pooling.features(vectors)
-        mine = slice(read, read + len(vectors))
-        for total, unit_of in zip(totals, [units.groups, *units.part_of], strict=True):
-            total.add(unit_of[mine], features)
-        read += len(vectors)
-        advance("pool", len(vectors), total=embedded.embedded)
-    groups, *parts = [total.vectors() for total in totals]
-    return groups, parts
-
-
-def _calibrate(
+def _distances(
+    parts: npt.NDArray[np.float16],
     vectors: npt.NDArray[np.float16],
-    keys: npt.NDArray[np.int64],
-    parts: list[npt.NDArray[np.float16]],
-    units: _Units,
     config: GroupFitConfig,
-) -> list[npt.NDArray[np.float32]]:
-    """Return the distances of the parts of each size, in their order: each to the groups it was not cut from."""
-    found = []
-    for part, groups in zip(parts, units.part_groups, strict=True):
-        nearest = search(
-            part, vectors, config.k, query_keys=keys[:, groups], bank_keys=keys, memory_mb=config.search_memory_mb
-        )
-        found.append(mean_distance(nearest.distances))
-    return found
+    part_keys: npt.NDArray[np.int64],
+    keys: npt.NDArray[np.int64],
+) -> npt.NDArray[np.float32]:
+    """Return the distances of parts to the groups they were not cut from."""
+    found = search(parts, vectors, config.k, query_keys=part_keys, bank_keys=keys, memory_mb=config.search_memory_mb)
+    return mean_distance(found.distances)
 
 
 def _write_cells(pooling: Pooling, store: Store, segment: str) -> GroupCells | None:

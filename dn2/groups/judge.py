@@ -10,6 +10,7 @@ from scipy.stats import false_discovery_control
 
 from dn2.config import GroupScoreConfig
 from dn2.groups.bank import GroupBank, group_keys
+from dn2.groups.distinct import Distinct
 from dn2.groups.grouping import Grouping
 from dn2.groups.pooling import Totals, check_group_memory
 from dn2.neighbors.products import Neighbors
@@ -26,6 +27,7 @@ class Verdicts:
 
     Attributes:
         scored: (G,) bool.
+        sizes: (S,) float64, how many independent images each counts as; all its images in banks that count every one.
         reasons: G, why a group is not scored; None where it is.
         vectors: (S, P) float16.
         neighbors: the nearest normal groups.
@@ -35,10 +37,12 @@ class Verdicts:
         q_values: (S,) float64, adjusted to the whole batch (Benjamini and Hochberg 1995).
         thresholds: (S,) float32, each for the group's size.
         promised: the false-alarm rate that the thresholds can promise.
-        calibration_rows: parts of normal groups that the p-values rest on, at the size where they are fewest.
+        calibration_rows: normal groups (in older banks: parts of them) that the p-values rest on, at the size where
+            they are fewest.
     """
 
     scored: npt.NDArray[np.bool_]
+    sizes: npt.NDArray[np.float64]
     reasons: list[str | None]
     vectors: npt.NDArray[np.float16]
     neighbors: Neighbors
@@ -74,7 +78,7 @@ def judge(embedded: Embedded, store: Store, bank: GroupBank, grouping: Grouping,
     reasons = _reasons(bank, grouping, keys)
     scored = np.fromiter((reason is None for reason in reasons), bool, len(reasons))
     vectors = _pooled(embedded, store, bank, grouping, scored, config)
-    sizes = grouping.members[scored]
+    sizes = _effective(embedded, store, bank, grouping, scored, config)
     neighbors = bank.search(vectors, keys[:, scored], memory_mb=config.search_memory_mb)
     distances = mean_distance(neighbors.distances)
     scores = bank.sizes.scores(distances, sizes)
@@ -82,6 +86,7 @@ def judge(embedded: Embedded, store: Store, bank: GroupBank, grouping: Grouping,
     thresholds, promised = bank.sizes.thresholds(sizes, config.false_alarm_rate or bank.record.false_alarm_rate)
     return Verdicts(
         scored=scored,
+        sizes=sizes,
         reasons=reasons,
         vectors=vectors,
         neighbors=neighbors,
@@ -108,6 +113,20 @@ def _reasons(bank: GroupBank, grouping: Grouping, keys: npt.NDArray[np.int64]) -
             reason = f"{left} normal groups are neither itself nor a copy of it, expected at least k = {record.k}"
         reasons.append(reason)
     return reasons
+
+
+def _effective(
+    embedded: Embedded,
+    store: Store,
+    bank: GroupBank,
+    grouping: Grouping,
+    scored: npt.NDArray[np.bool_],
+    config: GroupScoreConfig,
+) -> npt.NDArray[np.float64]:
+    if bank.record.near is None:
+        return grouping.members[scored].astype(np.float64)
+    found = Distinct(embedded, store, grouping, scored, bank.record.near, memory_gb=config.group_memory_gb)
+    return found.sizes[scored]
 
 
 def _places(scored: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -106,6 +106,7 @@ def _groups(findings: Findings) -> dict[str, Any]:
         "label": [grouping.labels[row] for row in rows],
         "members": grouping.members[rows],
         "rejected": grouping.rejected[rows],
+        "effective": [None] * len(rows) if bank.record.near is None else padded(verdicts.sizes),
         "distance": padded(verdicts.distances),
         "score": padded(verdicts.scores),
         "p_value": padded(verdicts.p_values),
@@ -139,7 +140,7 @@ def _doubts(findings: Findings, images: int, rejected: int) -> Iterator[Doubt]:
             f"{asked:.2%} asked for",
             {"groups": record.groups, "asked": asked, "promised": verdicts.promised},
         )
-    largest = int(findings.grouping.members[verdicts.scored].max())
+    largest = round(verdicts.sizes.max())
     if largest > 2 * record.sizes[-1]:
         yield Doubt(
             "large-groups",

@@ -263,6 +263,8 @@ class GroupBankVersion:
         rejected: training images that could not be read.
         weights: URI of the backbone's weights, where they are not the usual ones.
         doubts: what cannot be promised.
+        units: in them, where near copies are one; None where every image counts.
+        near: squared distance below which two images of a group are near copies.
     """
 
     name: Name
@@ -283,6 +285,8 @@ class GroupBankVersion:
     rejected: int
     weights: str | None = None
     doubts: tuple[Doubt, ...] = ()
+    units: int | None = None
+    near: float | None = None
 
     of: ClassVar[str] = "groups"  # what is scored with it
 
@@ -290,6 +294,12 @@ class GroupBankVersion:
     def things(self) -> int:
         """How many normal ones of what is scored it holds."""
         return self.groups
+
+    @property
+    def content(self) -> str:
+        """How many images are in its groups, in words, and units where near copies are one."""
+        units = "" if self.units is None else f", {self.units:,} units"
+        return f"{self.members:,} images in all{units}"
 
     @property
     def backbone(self) -> str:

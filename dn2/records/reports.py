@@ -196,6 +196,7 @@ class WorstGroup:
         selected: whether its q-value is small enough.
         nearest: the normal group it is most like.
         odd: URI of the image that contributes most.
+        effective: independent images that its members count as; None where every image counts.
     """
 
     group_id: str
@@ -207,6 +208,7 @@ class WorstGroup:
     selected: bool
     nearest: str
     odd: str
+    effective: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,12 +23,13 @@ from dn2.records import Cluster
 from dn2.scoring.contamination import MOST, interval
 from dn2.scoring.judged import Images, Judged
 from dn2.scoring.oddness import Kinds, Told
-from dn2.scoring.typicality import oddities
-from dn2.scoring.units import units_of
+from dn2.scoring.typicality import SAMPLE, oddities
+from dn2.scoring.units import places_of, units_of
 
 _ODD = 4.0  # spreads above the median
 _PLAIN = 0.005  # share of clean images that lie that far above it
 _PER_FOREIGN, _MOST_MARGIN, _MOST_OF_KIND = 20, 0.6, 0.6  # see above
+_COMPARED = 20_000  # images, at most, that are compared with each other to find near copies
 _ID = 6  # hex digits
 
 
@@ -93,15 +94,19 @@ def asked(images: Images, config: CleanConfig) -> Judged:
 def _units(images: Images) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return (N,) int64 the unit of each image, and (S,) int64 rows of one image of each unit, at most 10,000.
 
-    Units are copies; of a sample also near copies, as that takes the products of all with all.
+    Units are copies and near copies; of more than 20,000 images near copies of a sample only, as that takes the
+    products of all with all.
     """
-    drawn = images.drawn()
-    near = units_of([images.sample(drawn).vectors], images.keys[1][drawn], np.full(len(drawn), -1))
+    drawn = images.drawn(_COMPARED if len(images) <= _COMPARED else SAMPLE)
+    places = places_of(images.rows["uri"].to_pylist())
+    none = np.full(len(drawn), -1)
+    near = units_of([images.sample(drawn).vectors], images.keys[1][drawn], none, places=places[drawn])
     contents, content_of = np.unique(images.keys[1], return_inverse=True)
     unit = len(drawn) + np.arange(len(contents))
     unit[content_of[drawn]] = near
     unit_of = np.unique(unit[content_of], return_inverse=True)[1]
-    chosen = drawn[np.sort(np.unique(near, return_index=True)[1])]
+    first = np.random.default_rng(0).permutation(np.unique(near, return_index=True)[1])
+    chosen = drawn[np.sort(first[:SAMPLE])]
     images.check(len(chosen))
     return unit_of, chosen
 

@@ -15,7 +15,7 @@ from dn2.progress import advance
 from dn2.scoring.calibration import Calibration
 from dn2.scoring.scale import relative
 from dn2.scoring.scores import image_scores
-from dn2.scoring.units import units_of
+from dn2.scoring.units import places_of, units_of
 from dn2.store.tables import concat
 
 _AT_ONCE = 10_000  # images searched at a time
@@ -62,7 +62,7 @@ class CalibrationImages:
             in_bank: the segments whose rows are images of the bank.
             memory_mb: for the search for near copies; None: none are looked for.
         """
-        tiles, blocks, keys, places, wanted, living = self._bank.search.tiles, [], [], [], [], []
+        tiles, blocks, keys, places, names, wanted, living = self._bank.search.tiles, [], [], [], [], [], []
         for segment, mine in self._sides:
             rows = mine
             if segment in in_bank:
@@ -74,11 +74,13 @@ class CalibrationImages:
             blocks.append(_image_vectors(segment.vectors, rows))
             keys.append(segment.keys(("content_sha256", "group_id"))[:, rows[:, 0]])
             places.append((segment, rows))
+            names += segment.table["uri"].take(rows[:, 0]).to_pylist()
             wanted.append(np.isin(rows[:, 0], mine[:, 0]))
             living.append(np.full(len(rows), segment in in_bank) & ~is_gone[rows[:, 0]])
         content, group = np.concatenate(keys, axis=1)
         asked = np.concatenate(wanted) if memory_mb is not None else np.zeros(len(content), bool)
-        unit_of = units_of(blocks, content, group, asked, memory_mb=memory_mb or 0)
+        files = None if memory_mb is None else places_of(names)
+        unit_of = units_of(blocks, content, group, asked, places=files, memory_mb=memory_mb or 0)
         bounds = np.cumsum([0, *(len(block) for block in blocks)])
         for (segment, rows), low, high in zip(places, bounds[:-1], bounds[1:], strict=True):
             cast(Any, segment.units)[rows] = unit_of[low:high, None]

@@ -8,8 +8,10 @@ arrivals of a Poisson process. So g * log(d[g+1] / d[g]), d squared distances, i
 mean for all g (Renyi 1953), and what the 30 gaps behind it come to says how large a gap may be: their ratio follows an
 F distribution. For each g up to 9, gaps are called by the rule of Benjamini and Hochberg, with Storey's (2002) estimate
 of how many images have none, at a false-discovery rate of a half: two independent images that are taken for one unit
-cost little, a burst that is missed costs the promise. A larger set must lie 30 times nearer together than to the next;
-where such sets hold a fifth of all images they are kinds of images, or patients, unless they lie 1,000 times nearer.
+cost little, a burst that is missed costs the promise. More than four images must lie twice as near (squared) as the
+next one, and more than ten 30 times as near; where such sets hold a fifth of all images they are kinds of images, or
+patients, unless they lie 1,000 times nearer. Where the files of up to 25 images follow each other, 1.3 times as near is
+enough: where names say nothing, the nearest images of an image do not lie beside it.
 
 Two images are linked if each is among the near others of the other one. Linked images are joined in the order of
 their distances, if at least a third of all pairs of the two sides are linked: a chain, like the frames of a video, does
@@ -18,6 +20,7 @@ not become one unit.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,12 +32,13 @@ from dn2.neighbors.exact import at_most
 from dn2.neighbors.products import Neighbors, Rows
 from dn2.neighbors.segments import merged
 
-_SMALL = 9  # near others that a gap alone tells
+_SMALL, _IN_ORDER = 9, 24  # near others that a gap alone tells; that it tells where their files follow each other
 _TIGHT, _SAME = 30.0, 1_000.0  # of more: how many times further the next one is; so near is the same picture only
 _WINDOW = 30  # gaps that say what is usual
 _FEWEST, _PARTS = 8, 4  # of them; near others are less than a quarter of all images
 _LEAST = 20  # images: among fewer a gap says nothing
 _FEW, _FAR = 3, 2.0  # of more near others than 3, the next one is twice as far: a few images of one kind are no burst
+_FAR_IN_ORDER = 1.3  # the same where their files follow each other
 _RATE = 0.5  # see above
 _SURE, _ALIKE = 0.001, 100  # of several gaps the last one counts whose chance is small, or not much larger
 _STRATA, _OF_STRATUM = 2, 40  # images are judged among those around which it is as dense
@@ -50,24 +54,27 @@ def units_of(
     group_keys: npt.NDArray[np.int64],
     wanted: npt.NDArray[np.bool_] | None = None,
     *,
+    places: npt.NDArray[np.int64] | None = None,
     memory_mb: int = 512,
 ) -> npt.NDArray[np.int64]:
     """Return (N,) int64: the number of each image's unit, from 0 on.
 
-    Which images are together does not depend on the order of the images, on shards or on threads.
+    Which images are together does not depend on the order in which they are given, on shards or on threads.
 
     Args:
         pool: (N_i, D) float16 embeddings, one for each image, in one or several blocks of N altogether.
         content_keys: (N,) int64, equal for equal bytes.
         group_keys: (N,) int64, -1 where an image has no group.
         wanted: (N,) bool, images of which near copies are looked for; by default all.
+        places: (N,) int64, the place of each image's file among all, see `places_of`; by default names say nothing.
         memory_mb: working memory of the neighbour search, in MiB.
     """
     _, first, content_of = np.unique(content_keys, return_index=True, return_inverse=True)
     asked = np.ones(len(first), bool)
     if wanted is not None:
         asked = np.bincount(content_of, weights=wanted, minlength=len(first)) > 0
-    near = near_copies(_Pool(pool, first), np.flatnonzero(asked), memory_mb=memory_mb)
+    told = None if places is None else places[first]
+    near = near_copies(_Pool(pool, first), np.flatnonzero(asked), told, memory_mb=memory_mb)
     grouped = np.flatnonzero(group_keys != -1)
     group_of = np.unique(group_keys[grouped], return_inverse=True)[1]
     # units are the connected parts of contents, near copies and groups
@@ -78,6 +85,18 @@ def units_of(
     graph = coo_array((np.ones(len(starts), bool), (starts, ends)), shape=(size, size))
     part_of = connected_components(graph, directed=False)[1][:count]
     return np.unique(part_of, return_inverse=True)[1].astype(np.int64)[content_of]
+
+
+def places_of(uris: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return (N,) int64: the place of each image among all by its name, in which 10 comes after 9.
+
+    Args:
+        uris: N.
+    """
+    names = [re.sub(r"\d+", lambda digits: digits.group().zfill(12), uri) for uri in uris]
+    places = np.empty(len(names), np.int64)
+    places[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+    return places
 
 
 class _Pool:
@@ -117,12 +136,15 @@ class _Pool:
         return Neighbors(np.where(best.rows < 0, -1, self._number[best.rows]), best.distances)
 
 
-def near_copies(pool: _Pool, asked: npt.NDArray[np.int64], *, memory_mb: int) -> npt.NDArray[np.int64]:
+def near_copies(
+    pool: _Pool, asked: npt.NDArray[np.int64], places: npt.NDArray[np.int64] | None, *, memory_mb: int
+) -> npt.NDArray[np.int64]:
     """Return (C,) int64: the number of the set of near copies in which each image lies, alone or with others.
 
     Args:
         pool: C images.
         asked: (A,) int64 ascending, of which near copies are looked for.
+        places: (C,) int64, of their files; None where names say nothing.
         memory_mb: working memory of the neighbour search, in MiB.
     """
     near, sets = min(len(pool) - 1, _SMALL + _WINDOW + 1), np.arange(len(pool))
@@ -131,14 +153,14 @@ def near_copies(pool: _Pool, asked: npt.NDArray[np.int64], *, memory_mb: int) ->
     found = pool.nearest(asked, near, memory_mb)
     flat = _FLAT * float(np.median(found.distances)) + 1e-30
     rows, distances = found.rows, np.maximum(found.distances.astype(np.float64), flat)
-    near_to = np.arange(near)[None] < _sizes(distances)[:, None]
+    near_to = np.arange(near)[None] < _sizes(distances, _follow(asked, rows, places))[:, None]
     others = np.setdiff1d(rows[near_to], asked)  # whether they are near from their side, too
     if len(others):
         found = pool.nearest(others, near, memory_mb)
         rows = np.concatenate([rows, found.rows])
         distances = np.concatenate([distances, np.maximum(found.distances.astype(np.float64), flat)])
         asked = np.concatenate([asked, others])
-    sets = _joined(asked, rows, distances, sets)
+    sets = _joined(asked, rows, distances, sets, places)
     if len(pool) > _FULL:
         return sets
     everything, reach = pool.vectors(np.arange(len(pool))), distances[:, min(_SMALL, near - 1)]
@@ -147,11 +169,29 @@ def near_copies(pool: _Pool, asked: npt.NDArray[np.int64], *, memory_mb: int) ->
     return sets if (large != sets).mean() > _SHARE else large
 
 
-def _sizes(distances: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+def _follow(
+    images: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], places: npt.NDArray[np.int64] | None
+) -> npt.NDArray[np.bool_]:
+    """Return (A, M) bool: whether the files of an image's 1, 2, ... M nearest others lie beside its own.
+
+    Args:
+        images: (A,) int64, of C.
+        rows: (A, M) int64 nearest others of each.
+        places: (C,) int64, or None.
+    """
+    if places is None:
+        return np.zeros(rows.shape, bool)
+    aside = np.maximum.accumulate(np.abs(places[rows] - places[images][:, None]), axis=1)
+    follow: npt.NDArray[np.bool_] = aside <= np.arange(1, rows.shape[1] + 1)
+    return follow
+
+
+def _sizes(distances: npt.NDArray[np.float64], follow: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """Return (N,) int64: how many of its nearest others are near copies of each image.
 
     Args:
         distances: (N, M) float64, ascending, above 0.
+        follow: (N, M) bool, whether the files of so many nearest others lie beside the image's.
     """
     count, near = distances.shape
     steps = np.arange(1, near)
@@ -164,11 +204,13 @@ def _sizes(distances: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     chance = np.exp(-width * np.log1p(spacings / np.maximum(usual * width, 1e-12)))
     chance[:, (width < _FEWEST) | (steps >= (count + 1) // _PARTS)] = 1
     further = distances[:, 1:] / distances[:, :-1]
-    chance[(steps > _FEW) & (further < _FAR)] = 1
+    in_order = follow[:, :-1]
+    chance[(steps > _SMALL) & ~in_order] = 1
+    chance[(steps > _FEW) & (further < np.where(in_order, _FAR_IN_ORDER, _FAR))] = 1
     called = np.zeros_like(chance, bool)
     strata = np.array_split(np.argsort(distances[:, -1], kind="stable"), max(1, min(_STRATA, count // _OF_STRATUM)))
     for stratum in strata:
-        for gap in range(min(_SMALL, near - 1)):
+        for gap in range(min(_IN_ORDER, near - 1)):
             called[stratum, gap] = chance[stratum, gap] <= _largest_called(chance[stratum, gap])
     smallest = np.where(called, chance, 2).min(axis=1, keepdims=True)
     called &= chance <= np.maximum(_SURE, _ALIKE * smallest)
@@ -190,6 +232,7 @@ def _joined(
     rows: npt.NDArray[np.int64],
     distances: npt.NDArray[np.float64],
     sets: npt.NDArray[np.int64],
+    places: npt.NDArray[np.int64] | None,
 ) -> npt.NDArray[np.int64]:
     """Return the sets with those joined that are linked.
 
@@ -198,9 +241,11 @@ def _joined(
         rows: (A, M) int64 nearest others of each.
         distances: (A, M) float64, squared.
         sets: (C,) int64 number of the set of each image.
+        places: (C,) int64, of their files, or None.
     """
     count = len(sets)
-    row, place = np.nonzero(np.arange(rows.shape[1])[None] < _sizes(distances)[:, None])
+    near = _sizes(distances, _follow(images, rows, places))
+    row, place = np.nonzero(np.arange(rows.shape[1])[None] < near[:, None])
     image, other, far = images[row], rows[row, place], distances[row, place]
     mutual = np.isin(image * count + other, other * count + image) & (image < other)
     image, other, far = image[mutual], other[mutual], far[mutual]
@@ -213,10 +258,16 @@ def _joined(
             continue
         left, right = members.get(low, [low]), members.get(high, [high])
         links = sum((min(a, b), max(a, b)) in linked for a in left for b in right)
-        if 3 * links >= len(left) * len(right) and len(left) + len(right) <= _SMALL + 1:
+        both = left + right
+        if 3 * links >= len(left) * len(right) and (len(both) <= _SMALL + 1 or _in_order(both, places)):
             found[right] = low
-            members[low] = left + right
+            members[low] = both
     return found
+
+
+def _in_order(images: list[int], places: npt.NDArray[np.int64] | None) -> bool:
+    """Return whether the files of so many images lie beside each other."""
+    return places is not None and len(images) <= _IN_ORDER + 1 and bool(np.ptp(places[images]) < len(images))
 
 
 def _clumps(

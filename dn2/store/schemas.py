@@ -288,9 +288,10 @@ GROUP_CALIBRATION = Schema(
     1,
     pa.schema(
         [
-            required("size", pa.int64(), "images drawn from a normal group"),
+            required("size", pa.int64(), "units of a normal group in it: images, each with its near copies"),
             required("group_id", pa.string(), "which"),
             required("distance", pa.float32(), "mean squared distance to the k nearest of the other normal groups"),
+            optional("effective", pa.float64(), "independent images that it counts as; null where every image counts"),
         ]
     ),
     "A part of a normal group, of a certain size.",
@@ -305,6 +306,7 @@ GROUPS = Schema(
             *_GROUP,
             required("members", pa.int64(), "images that could be read"),
             required("rejected", pa.int64(), "images that could not"),
+            optional("effective", pa.float64(), "independent images that it counts as; null where not asked"),
             optional(
                 "distance", pa.float32(), "mean squared distance to the k nearest normal groups; null where not scored"
             ),

@@ -114,7 +114,7 @@ def describe_used(done: records.AnyBank, before: str | None) -> None:
 def describe_group_bank(done: records.GroupBankVersion, seconds: float) -> None:
     """Say what a bank of groups holds."""
     say(
-        f"bank {done.name}, version {done.version}: {done.groups} normal groups, {done.members} images in all, "
+        f"bank {done.name}, version {done.version}: {done.groups} normal groups, {done.content}, "
         f"{done.backbone}, pooling {done.pooling}, k = {done.k}, {done.metric}"
     )
     say(

@@ -124,8 +124,7 @@ def _of_images(made: BankVersion) -> Iterator[str]:
 
 
 def _of_groups(made: GroupBankVersion) -> Iterator[str]:
-    images = f"{many(made.members, 'image')} in all"
-    yield f"        {many(made.groups, 'group')}, {images}, {made.backbone}, {made.metric}"
+    yield f"        {many(made.groups, 'group')}, {made.content}, {made.backbone}, {made.metric}"
     yield f"        k = {made.k}, pooling {made.pooling}, threshold by size"
 
 

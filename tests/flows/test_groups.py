@@ -79,8 +79,9 @@ def test_commands_train_and_score_groups_and_do_it_once(run: Run, lots: Path, tm
     first = run("train-groups", lots / "normal", *how)
     assert first.code == 0, first.err
     assert re.fullmatch(
-        r"bank groups, version [0-9a-f]{16}: 12 normal groups, 36 images in all, \S+, pooling histogram, k = 2, l2\n"
-        rf"thresholds for groups of 2 to 3 images: flag about 10\.00% of normal groups; {TIME}\n",
+        r"bank groups, version [0-9a-f]{16}: 12 normal groups, 36 images in all, \d+ units, \S+, pooling histogram, "
+        r"k = 2, l2\n"
+        rf"thresholds for groups of 1 to 3 images: flag about 10\.00% of normal groups; {TIME}\n",
         first.out,
     ), first.out
     done = run("score-groups", lots / "today", "--pattern", PATTERN, "--out", "report")
@@ -165,7 +166,7 @@ def test_flows_show_and_tell_what_they_found(lots: Path, tmp_path: Path):
     state, tried = task_runs(train_groups, parameters)
     assert tried["fit-groups"] == 1
     shown = artifacts(run_id(state))
-    assert "| normal groups | 12 of 36 images, pooling histogram |" in str(shown["dn2-bank-lots"].data)
+    assert "| normal groups | 12; 36 images in all, 36 units, pooling histogram |" in str(shown["dn2-bank-lots"].data)
 
     today = f"file://{lots / 'today'}"
     parameters = ScoreGroupsParameters.model_validate({**shared, "source": today, "tell": {"alert_rate": 0.1}})

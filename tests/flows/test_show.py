@@ -64,7 +64,7 @@ def test_everything_in_the_store_is_printed(run: Run, full: Full, tmp_path: Path
         "banks",
         f"  lots: bank of groups, 1 version; {SIZE}",
         rf"    \* {groups.version}  {TIME}  \(current\)",
-        "        12 groups, 48 images in all, synthetic, l2",
+        "        12 groups, 48 images in all, 48 units, synthetic, l2",
         "        k = 2, pooling mean, threshold by size",
         "    batches: the last 1",
         rf"      {TIME}  [\d.]+% of 12 groups anomalous, drift not known, file:///lots",

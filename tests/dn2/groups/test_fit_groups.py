@@ -12,7 +12,7 @@ import dn2
 from dn2.config import GroupFitConfig
 from dn2.errors import StoreError
 from dn2.groups.bank import GroupBank
-from dn2.groups.sizes import ladder
+from dn2.groups.parts import ladder
 from dn2.records import Embedded
 from dn2.store.schemas import BANK_GROUPS, GROUP_CALIBRATION
 from dn2.store.storage import Store
@@ -40,7 +40,8 @@ def test_record_tells_what_the_bank_is_made_of(store: Store, normal: Embedded):
 
     assert (record.name, record.embedder, record.pooling) == ("parts", EMBEDDER, "mean")
     assert (record.groups, record.members, record.dim, record.k) == (20, sum(SIZES), 16, 3)
-    assert record.sizes == ladder(np.array(SIZES), 2)
+    assert record.sizes == ladder(np.array(SIZES), 1)
+    assert record.units == record.members
     assert (record.attainable_rate, record.small, record.ungrouped, record.rejected) == (0.2, 0, 0, 0)
     assert dn2.open_group_bank(store, "parts") == record
     assert dn2.open_group_bank(store.uri, "parts", version=record.version) == record
@@ -156,7 +157,7 @@ def test_small_groups_and_images_of_none_are_left_out_and_told(store: Store, cap
     record = dn2.fit_groups(embedded, store, bank="parts", config=config)
 
     assert (record.groups, record.members, record.small, record.ungrouped, record.rejected) == (6, 24, 4, 5, 2)
-    assert record.sizes[0] == 3
+    assert record.sizes == (1, 2, 3, 4)
     assert caplog.messages == [
         "bank parts: left out 4 groups of fewer than 3 readable images, and 5 images that belong to no group [left-out]"
     ]

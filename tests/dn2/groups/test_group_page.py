@@ -103,7 +103,7 @@ def test_page_tells_what_the_tables_tell(walls: Walls):
     ]
     assert page.count('class="card flagged"') == report.anomalous
     assert f"<title>{report.anomalous} of 9 groups do not look normal" in page
-    assert "8 normal groups with 32 images in all" in page
+    assert "8 normal groups with 32 images in all, 32 units" in page
 
 
 def test_page_needs_nothing_from_elsewhere(walls: Walls):

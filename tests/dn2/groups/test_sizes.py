@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dn2.groups.sizes import ladder, parts_of
+from dn2.groups.distinct import each_image
+from dn2.groups.parts import ladder, parts_of
 
 counts_of_groups = st.lists(st.integers(2, 400), min_size=5, max_size=60).map(np.array)
 
@@ -56,7 +57,7 @@ def cut(counts: list[int], size: int, *, loose: int = 5, seed: int = 0) -> tuple
     random = np.random.default_rng(seed)
     groups = random.permutation(np.append(np.repeat(np.arange(len(counts)), counts), np.full(loose, -1)))
     image_keys = random.integers(-(2**63), 2**63 - 1, len(groups))
-    return groups, image_keys, *parts_of(groups, image_keys, size)
+    return groups, image_keys, *parts_of(groups, each_image(groups, image_keys), size)
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=40), st.integers(1, 70))
@@ -76,7 +77,7 @@ def test_order_of_the_rows_changes_no_part(counts: list[int], size: int, seed: i
     groups, image_keys, part_of, part_groups = cut(counts, size)
     order = np.random.default_rng(seed).permutation(len(groups))
 
-    again, groups_again = parts_of(groups[order], image_keys[order], size)
+    again, groups_again = parts_of(groups[order], each_image(groups[order], image_keys[order]), size)
 
     np.testing.assert_array_equal(again, part_of[order])
     np.testing.assert_array_equal(groups_again, part_groups)
@@ -113,7 +114,8 @@ def test_parts_do_not_follow_the_order_in_a_group():
     """Neighbouring frames are alike: a part of them would scatter more than a group."""
     count = 1000
     image_keys = np.random.default_rng(0).integers(-(2**63), 2**63 - 1, count)
-    part_of, _ = parts_of(np.zeros(count, np.int64), image_keys, 10)
+    groups = np.zeros(count, np.int64)
+    part_of, _ = parts_of(groups, each_image(groups, image_keys), 10)
 
     centres = np.array([np.flatnonzero(part_of == part).mean() for part in range(100)])
     assert centres.std() < 0.2 * count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dn2.scoring.units import units_of
+from dn2.scoring.units import places_of, units_of
 
 NO_GROUPS = -1
 
@@ -33,6 +33,54 @@ def test_bursts_are_units(size: int, jitter: float):
     units = found(bursts(60, size, jitter))
     wanted = {frozenset(range(first, first + size)) for first in range(0, 60 * size, size)}
     assert len(together(units) & wanted) >= 57
+
+
+def ordered(vectors: np.ndarray, places: np.ndarray) -> np.ndarray:
+    count = len(vectors)
+    contents = np.random.default_rng(1).permutation(count)
+    return units_of([vectors], contents, np.full(count, NO_GROUPS), places=places)
+
+
+def test_long_and_loose_bursts_are_units_if_their_files_follow_each_other():
+    """Fifteen shots, half as far apart as parts are: without names they could be a kind of images."""
+    vectors = bursts(60, 15, 0.5)
+    files = np.arange(len(vectors))
+    wanted = {frozenset(range(first, first + 15)) for first in range(0, len(vectors), 15)}
+
+    assert len(together(ordered(vectors, files)) & wanted) >= 57
+    assert not together(found(vectors)) & wanted
+    assert not together(ordered(vectors, np.random.default_rng(0).permutation(files))) & wanted
+
+
+def test_order_in_which_images_are_given_changes_no_unit_where_files_follow_each_other():
+    vectors, order = bursts(40, 12, 0.5), np.random.default_rng(2).permutation(480)
+    contents, files, none = np.arange(480), np.arange(480), np.full(480, NO_GROUPS)
+
+    one = units_of([vectors], contents, none, places=files)
+    other = units_of([vectors[order]], contents[order], none, places=files[order])
+
+    assert {frozenset(order[list(rows)].tolist()) for rows in together(other)} == together(one)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kinds_in_folders_are_no_units(seed: int):
+    """Six kinds of forty images, one folder after the other."""
+    random = np.random.default_rng(seed)
+    vectors = (3 * random.standard_normal((6, 1, 32)) + random.standard_normal((6, 40, 32))).reshape(-1, 32)
+
+    assert len(np.unique(ordered(vectors.astype(np.float16), np.arange(240)))) >= 0.9 * 240
+
+
+def test_video_is_not_one_unit():
+    steps = np.cumsum(np.random.default_rng(0).standard_normal((400, 64)), axis=0) / 4
+
+    assert np.bincount(ordered(steps.astype(np.float16), np.arange(400))).max() <= 25
+
+
+def test_names_are_ordered_by_their_numbers():
+    names = ["b/2.png", "a/10.png", "a/9.png", "b/10.png", "a/9b.png"]
+
+    assert places_of(names).tolist() == [3, 2, 0, 4, 1]
 
 
 @pytest.mark.parametrize("seed", range(3))
