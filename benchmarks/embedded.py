@@ -42,7 +42,7 @@ def write_embedded(
             file.write(
                 {
                     "image_id": ids,
-                    "uri": [f"memory://{name}/{one}" for one in ids],
+                    "uri": [f"memory://{name}/{row}" for row in range(start, stop)],
                     "group_id": [None] * rows if groups is None else list(groups[start:stop]),
                     "label": [str(label) for label in labels[start:stop]],
                     "embedding": vector_column(vectors[start:stop], np.ones(rows, bool)),

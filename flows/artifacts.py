@@ -147,7 +147,7 @@ def _of_images(bank: records.BankVersion) -> Iterator[tuple[str, str]]:
     if bank.scale != "none":
         yield "score", text(bank.measure)
     yield "threshold", f"{bank.threshold:.4g}; {text(bank.calibrated)}"
-    yield "false alarms", f"{bank.promise} lie above it"
+    yield "false alarms", f"{bank.promise} lie above it{'' if bank.if_patients is None else f'; {bank.if_patients}'}"
 
 
 def _of_groups(bank: records.GroupBankVersion) -> Iterator[tuple[str, str]]:

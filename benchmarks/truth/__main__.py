@@ -9,7 +9,7 @@ from importlib import import_module
 from benchmarks.fashion import FOLDER
 from benchmarks.results import write_results
 
-PARTS = ("zoo", "modes", "feedback", "cleaning", "doubts", "drift")
+PARTS = ("zoo", "groups", "modes", "feedback", "cleaning", "doubts", "drift")
 
 
 def main() -> None:

@@ -142,7 +142,9 @@ def judged(
     found = bank.nearest(vectors, np.stack([alone, alone]), memory_mb=MEMORY_MB)
     scores = mean_distance(bank.complete(found).distances)
     one = one_of_each(units_of([vectors], alone, np.full(len(rows), -1), memory_mb=MEMORY_MB))
-    drift = drift_of(Sample(vectors[one], scores[one], calibration.p_values(scores)[one]), calibration, reference)
+    drift = drift_of(
+        Sample(vectors[one], scores[one], calibration.p_values(scores)[one], len(scores)), calibration, reference
+    )
     if drift is None:
         raise AssertionError("too few images: a bug of the benchmark")
     return {**asdict(drift), "drifted": drift.drifted}

@@ -8,6 +8,8 @@ units of the share of their images that is flagged.
 * `zoo_worst_ratio`: largest observed rate over the told one, of all patterns whose rate is promised;
 * `zoo_refused`: patterns of which training says in most splits that it cannot promise what was asked for;
 * `zoo_interval_covers`: share of splits whose observed rate lies in the told 90 % interval;
+* `zoo_patients_told`: share of splits in which patients that nobody named are told as so many clusters, within a tenth;
+  the rate that is told of them is that of patients, and they do not count for intervals, refusals and power;
 * `zoo_power_kept`: share of images two spreads away that is flagged, over the share with the true units: the mean of
   the patterns.
 
@@ -32,10 +34,11 @@ import torch
 from dn2.neighbors.exact import at_most
 from dn2.neighbors.products import Rows
 from dn2.scoring.calibration import Calibration
+from dn2.scoring.coarse import clusters_of
 from dn2.scoring.scores import mean_distance
 from dn2.scoring.units import units_of
 
-SPLITS, K, NEW = 300, 2, 3_000  # NEW: images, of as many units as make so many
+SPLITS, K, NEW = 300, 2, 2_500  # NEW: images, of as many units as make so many
 COLUMNS = pa.schema(
     [
         ("pattern", pa.string()),
@@ -46,6 +49,7 @@ COLUMNS = pa.schema(
         ("high", pa.float64()),
         ("observed", pa.float64()),
         ("units", pa.int32()),
+        ("clusters", pa.int32()),  # 0 where none are told
         ("true_units", pa.int32()),
         ("power", pa.float64()),
         ("true_power", pa.float64()),
@@ -65,6 +69,7 @@ class Pattern:
         rate: asked for.
         named: whether the groups are told.
         copies: whether images of equal vectors have equal bytes.
+        both_ways: whether clusters of images are taken for patients that nobody named.
     """
 
     draw: Callable[[np.random.Generator], Draw]
@@ -72,6 +77,7 @@ class Pattern:
     rate: float = 0.01
     named: bool = False
     copies: bool = False
+    both_ways: bool = False
 
 
 def parts(
@@ -196,6 +202,9 @@ ZOO: dict[str, Pattern] = {
     "named groups of 5 and 100": Pattern(parts((5, 5, 5, 5, 100), 1.0, dim=32), 40, rate=0.05, named=True),
     "named patients with bursts": Pattern(patients(20, 2.0), 30, rate=0.05, named=True),
     "10 named patients": Pattern(patients(30, 2.0), 10, named=True),
+    "10 patients, not named": Pattern(patients(30, 2.0), 10, both_ways=True),
+    "20 patients, not named": Pattern(patients(20, 2.0), 20, both_ways=True),
+    "30 patients, not named": Pattern(patients(20, 2.0), 30, both_ways=True),
 }
 
 
@@ -231,22 +240,26 @@ def split(name: str, seed: int) -> dict[str, Any]:
     groups = true if pattern.named else np.full(len(train), -1)
     vectors = train.astype(np.float16)
     units = units_of([vectors], contents, groups)
-    flagged, calibration, threshold, told = _flagged(vectors, units, contents, (new, odd), pattern.rate)
-    truly = _flagged(vectors, true, contents, (new, odd), pattern.rate)[0]
+    calibration, true_calibration = (_calibrated(vectors, one, contents) for one in (units, true))
+    threshold, told = calibration.threshold(pattern.rate)
+    clusters = clusters_of(vectors[np.unique(units, return_index=True)[1]]) if pattern.both_ways else None
+    true_threshold, _ = true_calibration.threshold(pattern.rate)
     low, high = calibration.interval(threshold)
-    shares = np.bincount(of, flagged[0]) / np.bincount(of)
+    scores, odd_scores = (_scores(one, vectors) for one in (new, odd))
+    shares = np.bincount(of, scores > threshold) / np.bincount(of)
     return {
         "pattern": name,
         "seed": seed,
         "asked": pattern.rate,
-        "told": told,
+        "told": told if clusters is None else max(told, 1 / (clusters + 1)),
         "low": low,
         "high": high,
         "observed": float(shares.mean()),
         "units": calibration.units,
+        "clusters": clusters or 0,
         "true_units": len(np.unique(true)),
-        "power": float(flagged[1].mean()),
-        "true_power": float(truly[1].mean()),
+        "power": float((odd_scores > threshold).mean()),
+        "true_power": float((odd_scores > true_threshold).mean()),
     }
 
 
@@ -256,19 +269,14 @@ def _directions(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarr
     return found / np.linalg.norm(found, axis=1, keepdims=True) * np.sqrt(shape[1]) / 2
 
 
-def _flagged(
-    train: np.ndarray, units: np.ndarray, contents: np.ndarray, asked: tuple[np.ndarray, ...], rate: float
-) -> tuple[list[np.ndarray], Calibration, float, float]:
-    """Return which images of each kind that is asked are flagged, the calibration, the threshold and its rate."""
+def _calibrated(train: np.ndarray, units: np.ndarray, contents: np.ndarray) -> Calibration:
+    """Return the calibration by scores of the training images, each against those of other units."""
     keys = np.stack([contents, units]).astype(np.int64)
-    scores = mean_distance(at_most(train, Rows(train, keys), K, query_keys=keys).distances)
-    calibration = Calibration.of(scores, units)
-    threshold, told = calibration.threshold(rate)
-    return [_scores(vectors, train) > threshold for vectors in asked], calibration, threshold, told
+    return Calibration.of(mean_distance(at_most(train, Rows(train, keys), K, query_keys=keys).distances), units)
 
 
 def _scores(queries: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Return (Q,) mean squared distances to the k nearest: in few dimensions float64 products are exact enough."""
+    """Return (Q,) mean squared distances to the k nearest, in float64."""
     wide = train.astype(np.float64)
     squares = (queries**2).sum(1)[:, None] + (wide**2).sum(1) - 2 * queries @ wide.T
     return np.partition(squares, K - 1, axis=1)[:, :K].mean(1)
@@ -283,6 +291,7 @@ def figures_of(path: Path) -> tuple[dict[str, float], dict[str, Any]]:
         rows = {column: mine[column].to_numpy() for column in mine.column_names if column != "pattern"}
         mean = {column: float(values.mean()) for column, values in rows.items()}
         inside = (rows["low"] <= rows["observed"]) & (rows["observed"] <= rows["high"])
+        told = np.abs(rows["clusters"] - rows["true_units"]) <= 0.1 * rows["true_units"]
         patterns[name] = {
             "told": mean["told"],
             "observed": mean["observed"],
@@ -290,15 +299,17 @@ def figures_of(path: Path) -> tuple[dict[str, float], dict[str, Any]]:
             "refused": float((rows["told"] > rows["asked"]).mean()),
             "covered": float(inside.mean()),
             "units": mean["units"],
+            "clusters_told": float(told.mean()),
             "true_units": mean["true_units"],
             "power_kept": mean["power"] / mean["true_power"] if mean["true_power"] > 0 else 1.0,
         }
-    values = list(patterns.values())
+    values, asked = list(patterns.values()), [one for name, one in patterns.items() if ZOO[name].both_ways]
     figures = {
         "zoo_patterns": len(values),
         "zoo_worst_ratio": max(one["ratio"] for one in values),
-        "zoo_refused": sum(one["refused"] > 0.5 for one in values),
-        "zoo_interval_covers": float(np.mean([one["covered"] for one in values])),
-        "zoo_power_kept": float(np.mean([one["power_kept"] for one in values])),
+        "zoo_refused": sum(one["refused"] > 0.5 for one in values if one not in asked),
+        "zoo_interval_covers": float(np.mean([one["covered"] for one in values if one not in asked])),
+        "zoo_patients_told": float(np.mean([one["clusters_told"] for one in asked])),
+        "zoo_power_kept": float(np.mean([one["power_kept"] for one in values if one not in asked])),
     }
     return figures, {name: {key: round(value, 4) for key, value in one.items()} for name, one in patterns.items()}

@@ -62,6 +62,7 @@ class BankVersion:
         fidelity: how much the index differs from exact search; None where it is exact.
         weights: URI of the backbone's weights, where they are not the usual ones.
         units: how many units the calibration images make, each of which weighs the same; None: each image does.
+        clusters: into which the units fell when it was trained, where each may be a patient or a day; else None.
         rate_interval: between which the false-alarm rate at the threshold lies, at 90 %; None in one of an older dn2.
         scale: what a distance is divided by: none, nothing; local, how far the neighbours' own neighbours lie.
         doubts: what is odd about the training images, or cannot be promised.
@@ -95,6 +96,7 @@ class BankVersion:
     weights: str | None = None
     units: int | None = None
     rate_interval: tuple[float, float] | None = None
+    clusters: int | None = None
     scale: Literal["none", "local"] = "none"
     doubts: tuple[Doubt, ...] = ()
 
@@ -107,6 +109,16 @@ class BankVersion:
         if self.rate_interval is not None:
             between = " ({:.2%} to {:.2%} at 90%)".format(*self.rate_interval)
         return f"about {self.attainable_rate:.2%}{between} of normal images"
+
+    @property
+    def if_patients(self) -> str | None:
+        """What it could promise if each cluster of its images were a patient, for people; None if that is no less."""
+        if self.clusters is None or 1 / (self.clusters + 1) <= self.attainable_rate:
+            return None
+        return (
+            f"the images form {self.clusters} clusters: if these are patients or days, name them with --pattern; the "
+            f"rate then reads at least {1 / (self.clusters + 1):.1%}"
+        )
 
     @property
     def calibrated(self) -> str:

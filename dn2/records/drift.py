@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Literal
 
+_BURSTS = 0.8  # units for each image
 Verdict = Literal["steady", "anomalies", "kind", "moved"]
 
 
@@ -24,6 +25,7 @@ class Drift:
             None where the bank has too few images to tell.
         psi: population stability index of the kinds of images inside; likewise.
         levels: how many of them have a p-value in each twentieth from 0 to 1.
+        images: of which the units are; 0 in a report of an older dn2.
     """
 
     verdict: Verdict
@@ -34,6 +36,7 @@ class Drift:
     shift: float | None = None
     psi: float | None = None
     levels: tuple[int, ...] = ()
+    images: int = 0
 
     level: ClassVar[float] = 0.05  # a p-value up to it is outside
 
@@ -45,6 +48,20 @@ class Drift:
     @property
     def words(self) -> str:
         """What it means and what to do, in a line or two."""
+        return self._of_verdict + self._bursts
+
+    @property
+    def _bursts(self) -> str:
+        """That the batch has bursts, if a fifth of its images are near copies of others."""
+        if self.units > _BURSTS * self.images:
+            return ""
+        return (
+            f"; {self.images:,} images that were looked at are {self.units:,} units: of a burst all images or none are "
+            f"flagged and selected"
+        )
+
+    @property
+    def _of_verdict(self) -> str:
         if self.verdict == "kind":
             share = f"{self.kind:.0%} of the batch"
             return f"a new kind of image makes {share}: if it is normal, add some of it to the bank (dn2 bank add)"

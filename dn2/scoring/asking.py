@@ -11,6 +11,7 @@ many images as were said to be foreign, but at most six tenths of all and of eac
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -31,21 +32,47 @@ _PLAIN = 0.005  # share of clean images that lie that far above it
 _PER_FOREIGN, _MOST_MARGIN, _MOST_OF_KIND = 20, 0.6, 0.6  # see above
 _COMPARED = 20_000  # images, at most, that are compared with each other to find near copies
 _ID = 6  # hex digits
+_TOLD = ("oddness", "kind", "foreign")  # of each image, see `Told`
 
 
-def asked(images: Images, config: CleanConfig) -> Judged:
+@dataclass(frozen=True, slots=True, eq=False)
+class Examined:
+    """What training images are like, whatever is answered: units, and kinds of images.
+
+    Attributes:
+        unit_of: (N,) int64.
+        chosen: (S,) int64 rows of the sample, one image of each unit.
+        kinds: in the sample.
+    """
+
+    unit_of: npt.NDArray[np.int64]
+    chosen: npt.NDArray[np.int64]
+    kinds: Kinds
+
+
+def examined(images: Images) -> Examined:
+    """Return what training images are like.
+
+    Raises:
+        BankError: fewer than 20 units.
+    """
+    unit_of, chosen = _units(images)
+    return Examined(unit_of, chosen, Kinds(images.sample(chosen)))
+
+
+def asked(images: Images, seen: Examined, config: CleanConfig) -> Judged:
     """Return what is found of training images, with the clusters to ask about.
 
     Args:
         images: to clean.
+        seen: what they are like.
         config: what is known already: clusters that are normal or not, the contamination, the share to drop.
 
     Raises:
-        BankError: fewer than 20 units; or more than 40 % of them are taken for anomalies.
+        BankError: more than 40 % of the units are taken for anomalies.
         ConfigError: an answer names no cluster; or less would be dropped than is taken for anomalies.
     """
-    unit_of, chosen = _units(images)
-    kinds = Kinds(images.sample(chosen))
+    unit_of, chosen, kinds = seen.unit_of, seen.chosen, seen.kinds
     names = _names(kinds, images.keys[0, chosen])
     foreign = [kind for kind, name in names.items() if name in config.drop_cluster]
     _check_answers(config, set(names.values()))
@@ -55,7 +82,8 @@ def asked(images: Images, config: CleanConfig) -> Judged:
     undecided = int((np.isin(found.kind, undecided_kinds) & ~found.foreign).sum())
     odd = int((~found.foreign & (found.oddness > _ODD)).sum())
     impure = int(found.foreign.sum()) + max(0, odd - round(_PLAIN * count))
-    low, high = interval(impure, undecided, count)
+    settled = ~np.isin(kinds.of, [*foreign, *undecided_kinds])
+    low, high = interval(impure, undecided, round(float((kinds.crowded & settled).mean()) * count), count)
     if config.contamination is None:
         _check_few(images, impure / count, config)
         contamination = impure / count
@@ -145,11 +173,14 @@ def _found(
     chosen: npt.NDArray[np.int64],
 ) -> Told:
     """Return what is found of each unit: of its image in the sample, or of its first one."""
-    parts = list(images.counted(kinds.told(images.blocks(), foreign)))
     sampled = kinds.told_of_sample(foreign)
     first = np.unique(unit_of, return_index=True)[1]
+    if len(first) == len(chosen):
+        order = np.argsort(unit_of[chosen])
+        return Told(*(getattr(sampled, name)[order] for name in _TOLD))
+    parts = list(images.counted(kinds.told(images.blocks(), foreign)))
     columns = []
-    for name in ("oddness", "kind", "foreign"):
+    for name in _TOLD:
         of_units = np.concatenate([getattr(part, name) for part in parts])[first]
         of_units[unit_of[chosen]] = getattr(sampled, name)
         columns.append(of_units)

@@ -15,7 +15,7 @@ from dn2.config import CleanConfig
 from dn2.errors import ConfigError, SchemaError
 from dn2.records import Cleaning, Embedded
 from dn2.reports.cleaning import finished_cleaning, write_cleaning
-from dn2.scoring.asking import asked
+from dn2.scoring.asking import asked, examined
 from dn2.scoring.judged import Images
 from dn2.scoring.ranking import ranked
 from dn2.scoring.rows import check_rejects, described
@@ -62,7 +62,7 @@ def clean(embedded: Embedded, store: str | os.PathLike[str] | Store, *, config: 
 
 def _made(embedded: Embedded, store: Store, folder: str, config: CleanConfig) -> Cleaning:
     images = Images(embedded, store)
-    judged = asked(images, config) if config.asks else ranked(images, config)
+    judged = asked(images, examined(images), config) if config.asks else ranked(images, config)
     rows, order = judged.table(images.rows)
     dropped = int((~rows["kept"].to_numpy()).sum())
     low, high = judged.interval or (None, None)

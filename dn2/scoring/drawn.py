@@ -28,11 +28,13 @@ class Sample:
         vectors: (N, D) float16, as the bank's metric has them; of an image that is cut into tiles their mean.
         scores: (N,) float32.
         p_values: (N,) float64.
+        images: how many were drawn, of which these are the units.
     """
 
     vectors: npt.NDArray[np.float16]
     scores: npt.NDArray[np.float32]
     p_values: npt.NDArray[np.float64]
+    images: int
 
 
 def drawn(scored: Scored, store: Store, bank: BankVersion, *, memory_mb: int) -> Sample:
@@ -58,10 +60,10 @@ def drawn(scored: Scored, store: Store, bank: BankVersion, *, memory_mb: int) ->
             parts.append(_of_part(part, rows, store, bank))
     if not parts:
         empty = np.empty((0, bank.dim), np.float16)
-        return Sample(empty, np.empty(0, np.float32), np.empty(0))
+        return Sample(empty, np.empty(0, np.float32), np.empty(0), 0)
     vectors, scores, p_values, own = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     units = one_of_each(units_of([vectors], own[:, 0], own[:, 1], memory_mb=memory_mb))
-    return Sample(vectors[units], scores[units], p_values[units])
+    return Sample(vectors[units], scores[units], p_values[units], len(vectors))
 
 
 def _of_part(part: ScoredShard, rows: npt.NDArray[np.int64], store: Store, bank: BankVersion) -> tuple[Any, ...]:

@@ -70,7 +70,7 @@ def drift_of(sample: Sample, calibration: Calibration, reference: Reference) -> 
     elif binom.sf((~inside).sum() - 1, count, Drift.level + 2 / calibration.units) <= _SIGNIFICANCE:
         verdict = "anomalies"
     levels = np.bincount(levels_of(sample.p_values), minlength=LEVELS)
-    return Drift(verdict, count, outside, kind, ks, shift, psi, tuple(levels.tolist()))
+    return Drift(verdict, count, outside, kind, ks, shift, psi, tuple(levels.tolist()), sample.images)
 
 
 def scores_distance(scores: npt.NDArray[np.float32], calibration: Calibration) -> tuple[float, float]:

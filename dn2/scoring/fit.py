@@ -30,6 +30,7 @@ from dn2.scoring.anomalies import evaluated
 from dn2.scoring.calibrating import CalibrationImages
 from dn2.scoring.calibration import LEAVE_ONE_OUT_ROWS, held_out_rows, trusted
 from dn2.scoring.cleaning import kept_rows
+from dn2.scoring.coarse import clusters_in
 from dn2.scoring.doubts.training import bank_doubts
 from dn2.scoring.fidelity import fidelity
 from dn2.scoring.rows import check_rejects, described, dim_of, image_rows, tile_rows, tile_vectors
@@ -166,6 +167,7 @@ def _version(embedded: Embedded, store: Store, name: str, config: FitConfig, cle
         calibration=split.method,
         calibration_rows=int(normal_scores.sum()),
         units=calibration.units if by_unit else None,
+        clusters=clusters_in(images_in, tiles),
         rate_interval=calibration.interval(threshold),
         rejected=embedded.rejected,
         cleaning=None if cleaning is None else layout.cleaning(cleaning.fingerprint),

@@ -54,15 +54,18 @@ class Images:
         for rows, vectors in self.vectors():
             yield vectors, self.keys[:, rows]
 
-    def drawn(self, most: int = SAMPLE) -> npt.NDArray[np.int64]:
-        """Return (S,) int64 rows of different images, chosen at random but always the same: all of them, or so many.
+    def drawn(self, most: int | None = None) -> npt.NDArray[np.int64]:
+        """Return (S,) int64 rows of different images, drawn at random but always the same: all, or so many.
+
+        Args:
+            most: how many; by default 10,000.
 
         Raises:
             BankError: fewer than 20 different images.
         """
         _, first = np.unique(self.keys[1], return_index=True)
         self.check(len(first))
-        return np.sort(np.random.default_rng(0).permutation(first)[:most])
+        return np.sort(np.random.default_rng(0).permutation(first)[: most or SAMPLE])
 
     def check(self, different: int) -> None:
         """Raise a BankError if there are too few different images."""

@@ -58,6 +58,8 @@ def describe_bank(done: records.BankVersion, store: str, seconds: float) -> None
         if line is not None:
             say(line)
     say(f"{_threshold(done)}; {seconds:.1f} s")
+    if done.if_patients is not None:
+        say(done.if_patients)
 
 
 def _threshold(bank: records.BankVersion) -> str:

@@ -19,6 +19,7 @@ from dn2.store.storage import Store
 from dn2.store.tables import keep_rows
 
 FEW_UNITS = 20
+_LARGE = 0.1  # share of the images
 _TAIL, _CHANCE = 0.15, 1e-3  # see `far_out`
 _RAISED = 1.5  # so many times the threshold without them
 
@@ -69,6 +70,7 @@ def calibration_doubts(
             f"fewer than {FEW_UNITS}: what comes may lie outside of all. Add images of other parts, places or days",
             {"units": record.calibrated_by, "images": len(scores), "expected": FEW_UNITS},
         )
+    yield from _large_unit(images, unit_of)
     far = far_out(scores)
     if not far.any() or far.all():
         return
@@ -84,6 +86,25 @@ def calibration_doubts(
         f"{len(order):,} of {len(scores):,} training images lie far outside the others, and raise the threshold from "
         f"{without:.4g} to {record.threshold:.4g}: if they are not normal, remove them: {named(uris, len(order))}",
         {"far": len(order), "images": len(scores), "threshold": record.threshold, "threshold_without": without},
+        tuple(uris),
+    )
+
+
+def _large_unit(images: Any, unit_of: npt.NDArray[np.int64] | None) -> Iterator[Doubt]:
+    """Yield that one unit holds more than a tenth of the images, where there are 20 units: of fewer some one does."""
+    if unit_of is None:
+        return
+    units, counts = np.unique(unit_of, return_counts=True)
+    share = counts.max(initial=0) / len(unit_of)
+    if len(units) < FEW_UNITS or share <= _LARGE:
+        return
+    rows = np.flatnonzero(unit_of == units[counts.argmax()])
+    uris = [images["uri"][int(row)].as_py() for row in rows[:SHOWN]]
+    yield Doubt(
+        "large-unit",
+        f"{len(rows):,} of {len(unit_of):,} images are copies or near copies of each other, or one group: they count "
+        f"once. If they are independent, train with --units images: {named(uris, len(rows))}",
+        {"images": len(unit_of), "of_unit": len(rows)},
         tuple(uris),
     )
 

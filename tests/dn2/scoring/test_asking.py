@@ -13,6 +13,7 @@ import dn2
 from dn2.config import CleanConfig
 from dn2.errors import BankError, ConfigError
 from dn2.records import Embedded
+from dn2.scoring.asking import examined
 from dn2.scoring.judged import Images
 from dn2.store.schemas import CLEANING
 from dn2.store.storage import Store
@@ -171,8 +172,8 @@ def test_told_contamination_and_drop_fraction_are_kept_to(store: Store, mixed: E
 def test_images_beyond_the_sample_belong_to_the_kind_of_their_nearest(
     store: Store, mixed: Embedded, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("dn2.scoring.judged.SAMPLE", 220)
-    assert len(Images(mixed, store).drawn()) == 220
+    monkeypatch.setattr("dn2.scoring.asking.SAMPLE", 220)
+    assert len(examined(Images(mixed, store)).chosen) == 220
 
     done = dn2.clean(mixed, store)
 

@@ -136,7 +136,7 @@ def test_balls_stand_around_a_bounded_sample_of_different_images(
             drawn.append(self)
 
     monkeypatch.setattr(module, "Sample", Seen)
-    monkeypatch.setattr(module, "SAMPLE", 200)
+    monkeypatch.setattr("dn2.scoring.judged.SAMPLE", 200)
     first = dn2.clean(embedded, store, config=AUTO)
     check_rows(store, first, list(range(COUNT)))
     found = {number(row) for row in cleaning_rows(store, first) if row["reason"] == "impurity"}

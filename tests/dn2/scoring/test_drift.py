@@ -177,6 +177,19 @@ def test_the_summary_holds_it_and_an_older_one_is_read_without(store: Store):
     assert (old.uri, old.drift, old.anomalous) == (report.uri, None, report.anomalous)
 
 
+@pytest.mark.parametrize(("units", "told"), [(200, False), (170, False), (50, True)])
+def test_words_say_that_a_batch_has_bursts(units: int, told: bool):
+    words = Drift("steady", units, 0.05, 0.0, 0.05, images=200).words
+    assert (f"200 images that were looked at are {units} units" in words) == told
+
+
+def test_batch_of_bursts_is_told(store: Store):
+    shots = np.repeat(normal(40, 1), 5, axis=0)
+    report = scored(store, shots + np.random.default_rng(0).normal(0, 0.1, shots.shape))
+    assert report.drift is not None
+    assert (report.drift.images, report.drift.units) == (200, pytest.approx(40, abs=3))
+
+
 @pytest.mark.parametrize("verdict", ["steady", "anomalies", "kind", "moved"])
 @pytest.mark.parametrize("psi", [None, 0.2])
 def test_words_fit_two_lines(verdict: Any, psi: float | None):

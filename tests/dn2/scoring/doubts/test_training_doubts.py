@@ -120,3 +120,14 @@ def test_bank_that_grows_or_shrinks_is_judged_anew(store: Store):
     assert codes(far) == ["far-images"]
     ids = [hashlib.sha256(f"far-{row}".encode()).hexdigest()[:32] for row in range(400, 424)]
     assert codes(dn2.remove(store, ids, bank="parts").bank) == []
+
+
+def test_unit_of_more_than_a_tenth_of_the_images(store: Store):
+    copies = np.concatenate([normal_vectors(200, seed=0), np.repeat(normal_vectors(1, seed=1), 50, axis=0)])
+    copies[200:] += np.random.default_rng(0).normal(0, 0.001, copies[200:].shape).astype(np.float16)
+    bank = trained(store, copies)
+    doubt = next(one for one in bank.doubts if one.code == "large-unit")
+    assert doubt.numbers == {"images": 250, "of_unit": 50}
+    assert len(doubt.uris) == 10
+    few = np.concatenate([copies[:200], copies[200:215]])
+    assert "large-unit" not in codes(trained(store, few, name="few"))
