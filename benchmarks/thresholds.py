@@ -19,6 +19,11 @@ tells from others (0, 3, 6 and 8) few anomalies stand out, and what is found of 
   - `power_vs_fixed_oracle_at_10`: the best single threshold for all fifty batches with no larger mean share.
 
 Every score and decision is written to `thresholds.parquet`, and the figures are computed from that file alone.
+
+**Leave-one-out**, the default up to 10,000 images: the 3,000 images of each bank calibrate it, each scored against the
+others. `loo_splits_in_band` and `loo_mean_far` are as above, with n = 3,000. And twenty banks of all ten classes, 600
+images of each: `mixed_mean_far` is the rate over 500 new images of each class, `mixed_far_of_classes` the rate of each
+class. They are written to `leave-one-out.parquet`.
 """
 
 from __future__ import annotations
@@ -36,14 +41,16 @@ from scipy.stats import betabinom
 from benchmarks.fashion import FOLDER, Embeddings, load
 from benchmarks.results import write_results
 from dn2.neighbors.exact import search
-from dn2.scoring.scores import mean_distance, p_values, threshold_at
-from dn2.scoring.selection import levels, q_values_of_levels
+from dn2.scoring.calibration import Calibration
+from dn2.scoring.scores import mean_distance
+from dn2.scoring.selection import q_values_by_rank
 
 SPLITS, CLASSES, SHOWN, K = 50, 10, 5, 2
 BANK, CALIBRATION, TEST = 3000, 2000, 1000  # of the 6,000 training images of a class
 NORMAL, ANOMALIES = 950, 50  # of a batch
 TARGET, RATE, BAND = 0.01, 0.10, 0.95
-FILE = FOLDER / "thresholds.parquet"
+MIXED, MIXED_BANK, MIXED_TEST = 20, 600, 500  # splits; images of each class
+FILE, LEFT_OUT = FOLDER / "thresholds.parquet", FOLDER / "leave-one-out.parquet"
 COLUMNS = pa.schema(
     [
         ("split", pa.int32()),  # its seed
@@ -62,7 +69,9 @@ COLUMNS = pa.schema(
 
 def main() -> None:
     """Measure, print and keep the figures."""
-    measure(load())
+    data = load()
+    measure(data)
+    pq.write_table(pa.Table.from_pylist([*left_out(data), *left_out_of_mixtures(data)]), LEFT_OUT)
     tell()
 
 
@@ -74,15 +83,68 @@ def measure(data: Embeddings) -> None:
                 writer.write_table(pa.table(rows_of(data, normal, seed), schema=COLUMNS))
 
 
+def left_out(data: Embeddings) -> Iterator[dict[str, Any]]:
+    """Yield the false alarms of each class and split, with calibration scores of the bank's own images."""
+    for normal in range(CLASSES):
+        for seed in range(SPLITS):
+            mine = np.random.default_rng(seed).permutation(np.flatnonzero(data.train_labels == normal))
+            test = mine[BANK + CALIBRATION : BANK + CALIBRATION + TEST]
+            above = _above(data.train[mine[:BANK]], data.train[test])
+            yield {"mixed": False, "split": seed, "class": normal, "alarms": int(above.sum()), "images": TEST}
+
+
+def left_out_of_mixtures(data: Embeddings) -> Iterator[dict[str, Any]]:
+    """Yield the false alarms of each class in banks of all classes."""
+    for seed in range(MIXED):
+        random = np.random.default_rng(seed)
+        drawn = [
+            random.permutation(np.flatnonzero(data.train_labels == one))[: MIXED_BANK + MIXED_TEST]
+            for one in range(CLASSES)
+        ]
+        bank = np.concatenate([data.train[rows[:MIXED_BANK]] for rows in drawn])
+        above = _above(bank, np.concatenate([data.train[rows[MIXED_BANK:]] for rows in drawn]))
+        for one, alarms in enumerate(above.reshape(CLASSES, MIXED_TEST).sum(axis=1)):
+            yield {"mixed": True, "split": seed, "class": one, "alarms": int(alarms), "images": MIXED_TEST}
+
+
+def _above(bank: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Return (Q,) bool: which new images are above the threshold of a bank that calibrates itself."""
+    own = np.arange(len(bank), dtype=np.int64)[None]
+    known = mean_distance(search(bank, bank, K, query_keys=own, bank_keys=own).distances)
+    return mean_distance(search(test, bank, K).distances) > np.float32(Calibration.of(known).threshold(TARGET)[0])
+
+
+def left_out_figures() -> tuple[dict[int, dict[str, float]], dict[str, Any]]:
+    """Return the figures of each class, and those of the mixtures, from the file."""
+    table = pq.read_table(LEFT_OUT)
+    low, high = band(BANK)
+    found = {}
+    for normal in range(CLASSES):
+        alarms = table.filter((pc.field("class") == normal) & ~pc.field("mixed"))["alarms"].to_numpy()
+        inside = int(((low <= alarms) & (alarms <= high)).sum())
+        found[normal] = {"loo_splits_in_band": inside, "loo_mean_far": float(alarms.mean() / TEST)}
+    mixed = table.filter(pc.field("mixed"))
+    classes = [
+        mixed.filter(pc.field("class") == one)["alarms"].to_numpy().mean() / MIXED_TEST for one in range(CLASSES)
+    ]
+    return found, {
+        "mixed_mean_far": float(f"{np.mean(classes):.4g}"),
+        "mixed_far_of_classes": {str(one): float(f"{rate:.4g}") for one, rate in enumerate(classes)},
+    }
+
+
 def tell() -> None:
-    """Print and keep the figures that the file holds."""
-    figures = {normal: figures_of(normal) for normal in range(CLASSES)}
+    """Print and keep the figures that the files hold."""
+    alone, mixed = left_out_figures()
+    figures = {normal: figures_of(normal) | alone[normal] for normal in range(CLASSES)}
     about = {
         "splits": SPLITS,
         "bank": BANK,
         "calibration": CALIBRATION,
         "test": TEST,
-        "band": list(band()),
+        "band": list(band(CALIBRATION)),
+        "loo_band": list(band(BANK)),
+        **mixed,
         "class_of_figures": SHOWN,
         "other_classes": {str(number): rounded(one) for number, one in figures.items() if number != SHOWN},
     }
@@ -98,16 +160,16 @@ def rows_of(data: Embeddings, normal: int, seed: int) -> dict[str, Any]:
     calibration, test = mine[BANK : BANK + CALIBRATION], mine[BANK + CALIBRATION : BANK + CALIBRATION + TEST]
     queries = np.concatenate([data.train[calibration], data.train[test], data.test[others]])
     scores = mean_distance(search(queries, bank, K).distances)
-    known = np.sort(scores[:CALIBRATION])
-    threshold, _ = threshold_at(known, TARGET)
-    rare = p_values(known, scores)
+    known = Calibration.of(scores[:CALIBRATION])
+    threshold, _ = known.threshold(TARGET)
+    rare = known.p_values(scores)
     count = len(scores)
     in_batch = np.zeros(count, bool)
     in_batch[CALIBRATION : CALIBRATION + NORMAL] = True
     in_batch[CALIBRATION + TEST :] = True
     q = np.full(count, np.nan)
-    mine = levels(rare[in_batch], CALIBRATION)
-    q[in_batch] = q_values_of_levels(np.bincount(mine, minlength=CALIBRATION + 2))[mine]
+    ranks = known.ranks(scores[in_batch])
+    q[in_batch] = q_values_by_rank(np.bincount(ranks, minlength=CALIBRATION + 1), known)[ranks]
     is_calibration = np.arange(count) < CALIBRATION
     return {
         "split": np.full(count, seed, np.int32),
@@ -123,16 +185,20 @@ def rows_of(data: Embeddings, normal: int, seed: int) -> dict[str, Any]:
     }
 
 
-def band() -> tuple[int, int]:
-    """Return the false alarms of a split between which the central 95 % of the beta-binomial law lie."""
-    rank = math.floor((CALIBRATION + 1) * TARGET)
-    law = betabinom(TEST, rank, CALIBRATION + 1 - rank)
+def band(calibration: int) -> tuple[int, int]:
+    """Return the false alarms of a split between which the central 95 % of the beta-binomial law lie.
+
+    Args:
+        calibration: images that calibrate.
+    """
+    rank = math.floor((calibration + 1) * TARGET)
+    law = betabinom(TEST, rank, calibration + 1 - rank)
     return int(law.ppf((1 - BAND) / 2)), int(law.ppf((1 + BAND) / 2))
 
 
 def figures_of(normal: int) -> dict[str, float]:
     """Return the figures of one class, from the file."""
-    low, high = band()
+    low, high = band(CALIBRATION)
     rates, shares, powers, equals, betters, batches = [], [], [], [], [], []
     for split in splits_of(normal):
         alarms = int(split["is_anomaly"][split["part"] == "test"].sum())

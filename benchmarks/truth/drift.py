@@ -34,9 +34,9 @@ from dn2.neighbors.bank import Bank, prepared
 from dn2.scoring.calibration import Calibration
 from dn2.scoring.drawn import Sample
 from dn2.scoring.drift import drift_of
-from dn2.scoring.reference import Reference, one_of_each, reference_of
+from dn2.scoring.reference import Reference, reference_of
 from dn2.scoring.scores import mean_distance
-from dn2.scoring.units import units_of
+from dn2.scoring.units import one_of_each, units_of
 
 BANKS, IMAGES, BATCH = 2, 2_000, 200
 STEADY, ANOMALOUS, KINDS = 20, 20, 2  # batches of each bank; of each other class

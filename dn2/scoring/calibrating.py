@@ -13,6 +13,7 @@ from dn2.neighbors.products import Neighbors
 from dn2.neighbors.segments import OWN, UNIT, Segment, keys_of
 from dn2.progress import advance
 from dn2.scoring.calibration import Calibration
+from dn2.scoring.rows import image_vector
 from dn2.scoring.scale import relative
 from dn2.scoring.scores import image_scores
 from dn2.scoring.units import places_of, units_of
@@ -179,7 +180,7 @@ def _image_vectors(vectors: npt.NDArray[np.float16], rows: npt.NDArray[np.int64]
     found = np.empty((len(rows), vectors.shape[1]), np.float16)
     for low in range(0, len(rows), _AT_ONCE):
         part = slice(low, low + _AT_ONCE)
-        found[part] = vectors[rows[part]].mean(axis=1, dtype=np.float32)
+        found[part] = image_vector(vectors[rows[part]])
     return found
 
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from dn2.neighbors.reverse import distances_to
 from dn2.scoring.calibrating import CalibrationImages
 from dn2.scoring.kinds import kinds_of
-from dn2.scoring.reference import image_vector
+from dn2.scoring.rows import image_vector
+from dn2.scoring.units import one_of_each
 
 _SAMPLE = 2_000  # images
 _MOST = 60  # clusters: with more, a rate of 1.7 % is promised either way
@@ -32,7 +33,7 @@ def clusters_in(images: CalibrationImages, tiles: int) -> int | None:
     if images.unit_of is None or images.table["group_id"].null_count == 0:
         return None
     drawn = images.sample(_SAMPLE)
-    one = drawn[np.sort(np.unique(images.unit_of[drawn], return_index=True)[1])]
+    one = drawn[one_of_each(images.unit_of[drawn])]
     if len(one) < _FEWEST:
         return None
     return clusters_of(image_vector(images.queries(one)[0].reshape(len(one), tiles, -1)))

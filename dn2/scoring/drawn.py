@@ -11,8 +11,8 @@ import numpy.typing as npt
 from dn2.neighbors.bank import prepared
 from dn2.neighbors.segments import keys, keys_of
 from dn2.records import BankVersion, Scored, ScoredShard
-from dn2.scoring.reference import image_vector, one_of_each
-from dn2.scoring.units import units_of
+from dn2.scoring.rows import image_vector
+from dn2.scoring.units import one_of_each, units_of
 from dn2.store.schemas import EMBEDDINGS, SCORES
 from dn2.store.storage import Store
 from dn2.store.tables import column_vectors, read_table

@@ -19,6 +19,8 @@ from dn2.neighbors.versions import read_version
 from dn2.records import BankVersion, Drift
 from dn2.scoring.calibrating import tile_by_tile
 from dn2.scoring.calibration import Calibration
+from dn2.scoring.rows import image_vector
+from dn2.scoring.units import one_of_each
 from dn2.store.schemas import CALIBRATION, REFERENCE
 from dn2.store.storage import Store
 from dn2.store.tables import column_vectors, read_table, vector_column, writing
@@ -140,13 +142,3 @@ def _vectors(
             left.difference_update(ids)
         segment.let_go()
     return np.concatenate(vectors), ids
-
-
-def image_vector(tiles: npt.NDArray[np.float16]) -> npt.NDArray[np.float16]:
-    """Return (N, D) float16, one vector for each image: the mean of its (N, T, D) tiles."""
-    return tiles[:, 0] if tiles.shape[1] == 1 else tiles.mean(1, dtype=np.float32).astype(np.float16)
-
-
-def one_of_each(units: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the number of the first image of each unit, in order; of (N,) units of N images."""
-    return np.sort(np.unique(units, return_index=True)[1])

@@ -125,7 +125,12 @@ def tile_vectors(embedded: Embedded, store: Store) -> Iterator[npt.NDArray[np.fl
 def image_vectors(embedded: Embedded, store: Store) -> Iterator[npt.NDArray[np.float16]]:
     """Yield one vector for each image of each shard, (M, D) float16: of an image that is cut into tiles their mean."""
     for vectors in tile_vectors(embedded, store):
-        yield vectors[:, 0] if vectors.shape[1] == 1 else vectors.mean(1, dtype=np.float32).astype(np.float16)
+        yield image_vector(vectors)
+
+
+def image_vector(tiles: npt.NDArray[np.float16]) -> npt.NDArray[np.float16]:
+    """Return (N, D) float16, one vector for each image: the mean of its (N, T, D) tiles."""
+    return tiles[:, 0] if tiles.shape[1] == 1 else tiles.mean(1, dtype=np.float32).astype(np.float16)
 
 
 def dim_of(embedded: Embedded, store: Store) -> int:

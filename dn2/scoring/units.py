@@ -99,6 +99,11 @@ def places_of(uris: Sequence[str]) -> npt.NDArray[np.int64]:
     return places
 
 
+def one_of_each(units: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the number of the first image of each unit, in order; of (N,) units of N images."""
+    return np.sort(np.unique(units, return_index=True)[1])
+
+
 class _Pool:
     """Embeddings of images with different bytes, in blocks that may be memory-mapped.
 
