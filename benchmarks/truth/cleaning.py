@@ -14,6 +14,7 @@ normal classes being normal, whatever their share in the set.
   at least the better of no cleaning and the paper's rule, less 0.5 points;
 * `clean_interval_covers`, `clean_interval_width`: how often the interval of the contamination, answered, holds the true
   share of units that are impurities, and its mean width; `clean_interval_covers_unasked`: the same before;
+* `clean_stopped`: share of sets in which the answers make cleaning stop, as more than 40 % would be taken for anomalies;
 * `clean_points_lost_auto`, `_worst`, `_paper`, `_drop`: mean (and largest) loss against no cleaning, on the sets
   without impurities, of the rule auto unasked, of paper and of auto with `clusters` drop.
 
@@ -40,6 +41,7 @@ import dn2
 from benchmarks.embedded import write_embedded
 from benchmarks.fashion import FOLDER, Embeddings, load
 from dn2.config import CleanConfig
+from dn2.errors import BankError
 from dn2.evaluation.metrics import roc_auc
 from dn2.neighbors.reverse import distances_to
 from dn2.scoring.asking import asked, examined
@@ -132,7 +134,12 @@ def trial(number: int, normal: tuple[int, ...]) -> dict[str, Any]:
         unasked = asked(images, seen, CleanConfig(rule="auto"))
         keep, drop = answers(unasked.cluster_of, impure)
         answers_given = CleanConfig(rule="auto", keep=keep, drop_cluster=drop)
-        answered = asked(images, seen, answers_given) if keep or drop else unasked
+        answered, stopped = unasked, False
+        if keep or drop:
+            try:
+                answered = asked(images, seen, answers_given)
+            except BankError:  # too many are taken for anomalies: it says so, and the set stays as it is
+                stopped = True
         judged = {"unasked": unasked, "answered": answered, "paper": ranked(images, CleanConfig(rule="paper"))}
         if not found["share"]:
             judged["drop"] = ranked(images, CleanConfig(rule="auto", clusters="drop"))
@@ -141,7 +148,8 @@ def trial(number: int, normal: tuple[int, ...]) -> dict[str, Any]:
     for name in ("unasked", "answered"):
         low, high = judged[name].interval or (0.0, 0.5)
         found |= {f"{name}_low": low, f"{name}_high": high, f"{name}_dropped": int((~banks[name]).sum())}
-    return found | {"questions": len(unasked.clusters), "found_units": unasked.units, "foreign_clusters": len(drop)}
+    found |= {"questions": len(unasked.clusters), "found_units": unasked.units, "foreign_clusters": len(drop)}
+    return found | {"stopped": stopped}
 
 
 def kept(judged: Judged, images: Images) -> np.ndarray:
@@ -191,10 +199,11 @@ def measure(
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Write every trial to cleaning.parquet in a folder; return the figures, and what else a reader should know."""
     load()
+    path, trials = folder / "cleaning.parquet", []
     with ProcessPoolExecutor(2, get_context("spawn"), _one_thread) as pool:
-        trials = list(pool.map(partial(trial, normal=normal), range(sets)))
-    path = folder / "cleaning.parquet"
-    pq.write_table(pa.Table.from_pylist(trials), path)
+        for one in pool.map(partial(trial, normal=normal), range(sets)):
+            trials.append(one)
+            pq.write_table(pa.Table.from_pylist(trials), path)
     return figures_of(path), {"sets": sets, "normal": list(normal), "tested": TESTED}
 
 
@@ -221,6 +230,7 @@ def figures_of(path: Path) -> dict[str, float]:
         "clean_points_lost_drop": float(lost["drop"].mean()),
         "clean_points_lost_drop_worst": float(lost["drop"].max()),
         "clean_questions": float(of["questions"].mean()),
+        "clean_stopped": float(of["stopped"].mean()),
     }
     for name in ("none", "paper", "unasked", "answered", "reference"):
         figures[f"clean_auc_{name}"] = float(of[name].mean())
