@@ -153,7 +153,7 @@ def _of_images(bank: records.BankVersion) -> Iterator[tuple[str, str]]:
 def _of_groups(bank: records.GroupBankVersion) -> Iterator[tuple[str, str]]:
     yield "normal groups", f"{bank.groups:,}; {bank.content}, pooling {bank.pooling}"
     yield "left out", f"{bank.small:,} groups that are too small, {bank.ungrouped:,} images in no group"
-    yield "calibrated for", f"groups of {bank.sizes[0]} to {bank.sizes[-1]} images"
+    yield "calibrated for", f"groups of {bank.sizes[0]} to {bank.sizes[-1]} {bank.counted}"
     yield "false alarms", f"about {bank.attainable_rate:.2%} of normal groups lie above the thresholds"
 
 

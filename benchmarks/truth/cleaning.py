@@ -14,7 +14,7 @@ normal classes being normal, whatever their share in the set.
   at least the better of no cleaning and the paper's rule, less 0.5 points;
 * `clean_interval_covers`, `clean_interval_width`: how often the interval of the contamination, answered, holds the true
   share of units that are impurities, and its mean width; `clean_interval_covers_unasked`: the same before;
-* `clean_stopped`: share of sets in which the answers make cleaning stop, as more than 40 % would be taken for anomalies;
+* `clean_stopped`: share of sets in which the answers make cleaning stop: more than 40 % would be taken for anomalies;
 * `clean_points_lost_auto`, `_worst`, `_paper`, `_drop`: mean (and largest) loss against no cleaning, on the sets
   without impurities, of the rule auto unasked, of paper and of auto with `clusters` drop.
 

@@ -144,8 +144,8 @@ def _doubts(findings: Findings, images: int, rejected: int) -> Iterator[Doubt]:
     if largest > 2 * record.sizes[-1]:
         yield Doubt(
             "large-groups",
-            f"groups of up to {largest} images are judged as if they had {record.sizes[-1]}, as fewer than five normal "
-            f"groups are larger: they are flagged too rarely",
+            f"groups of up to {largest} {record.counted} are judged as if they had {record.sizes[-1]}, as fewer than "
+            f"five normal groups are larger: they are flagged too rarely",
             {"largest": largest, "calibrated_to": record.sizes[-1]},
         )
     needed = images_needed(scored, verdicts.calibration_rows, config.false_discovery_rate)

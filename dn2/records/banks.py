@@ -308,6 +308,11 @@ class GroupBankVersion:
         return self.groups
 
     @property
+    def counted(self) -> str:
+        """What the sizes of groups count, for people."""
+        return "images" if self.units is None else "independent images"
+
+    @property
     def content(self) -> str:
         """How many images are in its groups, in words, and units where near copies are one."""
         units = "" if self.units is None else f", {self.units:,} units"

@@ -120,8 +120,8 @@ def describe_group_bank(done: records.GroupBankVersion, seconds: float) -> None:
         f"{done.backbone}, pooling {done.pooling}, k = {done.k}, {done.metric}"
     )
     say(
-        f"thresholds for groups of {done.sizes[0]} to {done.sizes[-1]} images: flag about {done.attainable_rate:.2%} "
-        f"of normal groups; {seconds:.1f} s"
+        f"thresholds for groups of {done.sizes[0]} to {done.sizes[-1]} {done.counted}: flag about "
+        f"{done.attainable_rate:.2%} of normal groups; {seconds:.1f} s"
     )
 
 

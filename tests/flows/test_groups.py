@@ -81,7 +81,7 @@ def test_commands_train_and_score_groups_and_do_it_once(run: Run, lots: Path, tm
     assert re.fullmatch(
         r"bank groups, version [0-9a-f]{16}: 12 normal groups, 36 images in all, \d+ units, \S+, pooling histogram, "
         r"k = 2, l2\n"
-        rf"thresholds for groups of 1 to 3 images: flag about 10\.00% of normal groups; {TIME}\n",
+        rf"thresholds for groups of 1 to 3 independent images: flag about 10\.00% of normal groups; {TIME}\n",
         first.out,
     ), first.out
     done = run("score-groups", lots / "today", "--pattern", PATTERN, "--out", "report")

@@ -151,8 +151,8 @@ def test_groups_far_larger_than_the_normal_ones_are_told(store: Store):
     bank_of(store, [5] * 12)
 
     message = (
-        "groups of up to 11 images are judged as if they had 5, as fewer than five normal groups are larger: they are "
-        "flagged too rarely"
+        "groups of up to 11 independent images are judged as if they had 5, as fewer than five normal groups are "
+        "larger: they are flagged too rarely"
     )
     assert warnings_of(store, batch_of(store, [5, 11])) == (message,)
     assert warnings_of(store, batch_of(store, [5, 10])) == ()
