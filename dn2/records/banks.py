@@ -116,8 +116,8 @@ class BankVersion:
         if self.clusters is None or 1 / (self.clusters + 1) <= self.attainable_rate:
             return None
         return (
-            f"the images form {self.clusters} clusters: if these are patients or days, name them with --pattern; the "
-            f"rate then reads at least {1 / (self.clusters + 1):.1%}"
+            f"the images form {self.clusters} clusters: if these are patients or days, all images of another may be "
+            f"flagged; name them with --pattern, and the rate reads at least {1 / (self.clusters + 1):.1%}"
         )
 
     @property

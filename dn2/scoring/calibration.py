@@ -103,20 +103,39 @@ class Calibration:
 
         That is the Bayesian bootstrap over units (Rubin 1981) with one more unit above the threshold: a beta
         distribution, and exactly that of split conformal prediction where each unit is one image that was held out.
-        Where units differ in how many of their images are above, it has the same mean and variance.
+        Where units differ in how many of their images are above, it has the same mean and variance. If a unit may have
+        some images above and others below, the one more unit is all above for the upper end, and all below for the
+        lower one.
 
         Args:
             threshold: a score.
         """
-        above = np.bincount(self.unit_of, self.scores > np.float32(threshold), self.units)
-        shares = above / np.bincount(self.unit_of, minlength=self.units)
-        mean = (shares.sum() + 1) / (self.units + 1)
-        variance = (((shares**2).sum() + 1) / (self.units + 1) - mean**2) / (self.units + 2)
-        if variance <= 0:  # all are above
-            return float(mean), float(mean)
-        size = mean * (1 - mean) / variance - 1
-        low, high = beta.ppf([(1 - _COVERED) / 2, (1 + _COVERED) / 2], mean * size, (1 - mean) * size)
-        return float(low), float(high)
+        above, sizes = np.bincount(self.unit_of, self.scores > np.float32(threshold), self.units), self.unit_sizes
+        shares, several = above / sizes, bool((sizes > 1).any())
+        low, high = _quantiles(shares, 0.0 if several else 1.0)[0], _quantiles(shares, 1.0)[1]
+        return low, high
+
+    @property
+    def unit_sizes(self) -> npt.NDArray[np.int64]:
+        """(units,) int64, how many images of each calibrate."""
+        return np.bincount(self.unit_of, minlength=self.units)
+
+
+def _quantiles(shares: npt.NDArray[np.float64], another: float) -> tuple[float, float]:
+    """Return between which rates the mean share of all units lies, at 90 %.
+
+    Args:
+        shares: (units,) float64, the share of each one's images above the threshold.
+        another: that of the next unit.
+    """
+    count = len(shares) + 1
+    mean = (shares.sum() + another) / count
+    variance = (((shares**2).sum() + another**2) / count - mean**2) / (count + 1)
+    if variance <= 0:  # all are above, or all below
+        return float(mean), float(mean)
+    size = mean * (1 - mean) / variance - 1
+    low, high = beta.ppf([(1 - _COVERED) / 2, (1 + _COVERED) / 2], mean * size, (1 - mean) * size)
+    return float(low), float(high)
 
 
 def held_out_rows(

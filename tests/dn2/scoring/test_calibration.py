@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import beta
 
 from dn2.neighbors.exact import search
 from dn2.neighbors.segments import keys
@@ -251,3 +252,25 @@ def test_dropping_the_largest_scores_alone_would_promise_too_much():
 
     assert (fresh > naive_threshold).mean() > 0.05
     assert (fresh > threshold).mean() < 0.02
+
+
+@pytest.mark.parametrize(("count", "above"), [(99, 0), (500, 4), (2000, 19)])
+def test_interval_of_single_images_is_the_law_of_split_conformal_prediction(count: int, above: int):
+    scores = np.arange(count, dtype=np.float32)
+    found = Calibration.of(scores).interval(float(count - 1 - above))
+    assert found == pytest.approx(beta.ppf([0.05, 0.95], above + 1, count - above), rel=1e-6)
+
+
+def test_interval_of_bursts_runs_from_a_next_unit_below_to_one_above():
+    """One of 120 bursts of four has one image above: a quarter of a unit."""
+    scores = np.arange(480, dtype=np.float32)
+    units = np.arange(480) // 4
+    low, high = Calibration.of(scores, units).interval(478.0)
+    single_low, single_high = Calibration.of(np.arange(120, dtype=np.float32)).interval(118.0)
+    assert 0 <= low < 0.25 / 121 < 1.25 / 121 < high
+    assert low < single_low < high < single_high
+    assert Calibration.of(scores, units).interval(479.0)[0] == 0
+
+
+def test_interval_where_all_images_are_above_is_no_range():
+    assert Calibration.of(np.ones(30, np.float32)).interval(0.0) == (1.0, 1.0)

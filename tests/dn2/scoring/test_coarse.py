@@ -27,8 +27,8 @@ def test_patients_that_nobody_named_are_told_as_clusters(store: Store):
     assert bank.clusters == 10
     assert bank.attainable_rate == 0.01
     assert bank.if_patients == (
-        "the images form 10 clusters: if these are patients or days, name them with --pattern; the rate then reads at "
-        "least 9.1%"
+        "the images form 10 clusters: if these are patients or days, all images of another may be flagged; name them "
+        "with --pattern, and the rate reads at least 9.1%"
     )
     assert bank.doubts == ()  # they may as well be kinds of images
     assert dn2.open_bank(store, "parts") == bank
