@@ -74,7 +74,8 @@ def made(store: Path) -> dict[str, Any]:
     cleaning = dn2.clean(normal, store, config=dn2.CleanConfig(rule="auto", clusters="drop", contamination=0.1))
     banks = {name: dn2.fit(normal, store, bank=name, config=config) for name, config in _CONFIGS.items()}
     banks["clean"] = dn2.fit(normal, store, bank="clean", config=_OLD, cleaning=cleaning)
-    lots = dn2.fit_groups(normal, store, bank="lots", config=dn2.GroupFitConfig(pooling="histogram", cells=3))
+    groups = dn2.GroupFitConfig(pooling="histogram", cells=3, units="images")  # likewise
+    lots = dn2.fit_groups(normal, store, bank="lots", config=groups)
     batch = dn2.embed(dn2.ingest(TODAY, store, dataset="today", pattern=PATTERN), store, bank=banks["parts"])
     reports = {name: dn2.score(batch, store, bank=bank) for name, bank in banks.items()}
     fewest = dn2.ScoreConfig(threshold=dn2.ThresholdConfig(budget=2))

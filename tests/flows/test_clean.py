@@ -79,7 +79,7 @@ def check_command(run: Callable[..., Done], photos: Path, tmp_path: Path, rule: 
     }
     trained = run("train", photos, "--bank", "mixed", *how(rule))
     assert trained.code == 0, trained.err
-    cleaned, bank, index, threshold = trained.out.splitlines()
+    cleaned, bank, index, threshold, *_ = trained.out.splitlines()
     assert index.startswith("index exact: ")
     promise = "10.0% taken for anomalies (as given), so the threshold is an estimate"
     assert cleaned == f"cleaned: 40 images dropped, {promise}; see file://{said[1]}"

@@ -123,8 +123,8 @@ def test_images_are_numbered_in_each_group():
     assert found.tolist() == [1, 0, -1, 0, 2]
 
 
-def fitted(store: Store, groups: int, units: int, shots: int, **settings: object) -> dn2.GroupBankVersion:
-    normal = {f"g{number:02d}": bursts(units, shots, seed=number) for number in range(groups)}
+def fitted(store: Store, groups: int, count: int, shots: int, **settings: object) -> dn2.GroupBankVersion:
+    normal = {f"g{number:02d}": bursts(count, shots, seed=number) for number in range(groups)}
     config = GroupFitConfig(false_alarm_rate=0.05, **settings)
     return dn2.fit_groups(write_groups(store, normal, shard_rows=70), store, bank="lots", config=config)
 
