@@ -4,9 +4,9 @@ Embeddings are turned to the 256 principal components of the training images, wh
 sets are done in minutes. Each set is drawn by its number: 200 to 20,000 images (log-uniform), one to four normal
 classes of 5 to 9 of which the smallest holds 2 % or more, no impurities in a quarter of the sets and up to 30 % in the
 others, from one class, three or all others. In a third of the sets units are bursts of 1 to 15 shots, apart by 0.1 to
-0.5 of the spread of the set; their files follow each other. No class has more than 6,000 images: sets that would need
-more are smaller. Banks have the defaults (k = 2, squared L2), and 2,000 test images are scored, all test images of the
-normal classes being normal, whatever their share in the set.
+0.5 of the spread of the set; their files follow each other, and test images are shots as well. No class has more than
+6,000 images: sets that would need more are smaller. Banks have the defaults (k = 2, squared L2), and 2,000 test images
+are scored, all test images of the normal classes being normal, whatever their share in the set.
 
 * `clean_never_harms`: unasked, share of sets whose area under the ROC curve is at least that without cleaning less 0.5
   points;
@@ -144,7 +144,7 @@ def trial(number: int, normal: tuple[int, ...]) -> dict[str, Any]:
         if not found["share"]:
             judged["drop"] = ranked(images, CleanConfig(rule="auto", clusters="drop"))
         banks |= {name: kept(one, images) for name, one in judged.items()}
-    found |= dict.fromkeys(("drop",)) | areas(data, one.classes, vectors, banks)
+    found |= dict.fromkeys(("drop",)) | areas(data, one, vectors, banks)
     for name in ("unasked", "answered"):
         low, high = judged[name].interval or (0.0, 0.5)
         found |= {f"{name}_low": low, f"{name}_high": high, f"{name}_dropped": int((~banks[name]).sum())}
@@ -163,16 +163,20 @@ def answers(cluster_of: np.ndarray, impure: np.ndarray) -> tuple[tuple[str, ...]
     return tuple(name for name in foreign if not foreign[name]), tuple(name for name in foreign if foreign[name])
 
 
-def areas(
-    data: Embeddings, classes: tuple[int, ...], vectors: np.ndarray, banks: dict[str, np.ndarray]
-) -> dict[str, float]:
-    """Return the area under the ROC curve, in percent, of each bank: (N,) bool, which rows it holds."""
+def areas(data: Embeddings, one: Drawn, vectors: np.ndarray, banks: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return the area under the ROC curve, in percent, of each bank: (N,) bool, which rows it holds.
+
+    Where training images are shots, so are the test images: one of each part.
+    """
     chosen = np.sort(np.random.default_rng(0).permutation(len(data.test))[:TESTED])
-    anomaly = ~np.isin(data.test_labels[chosen], classes)
+    anomaly = ~np.isin(data.test_labels[chosen], one.classes)
+    noise = np.random.default_rng(one.about["set"] + 1).standard_normal(data.test[chosen].shape, np.float32)
+    spread = data.train[one.rows].astype(np.float32).std(axis=0)
+    test = (data.test[chosen].astype(np.float32) + one.jitter * spread * noise).astype(np.float16)
     none = [np.full((1, len(rows)), -1, np.int64) for rows in (chosen, vectors)]
     scores: dict[str, list[np.ndarray]] = {name: [] for name in banks}
     columns = {name: torch.from_numpy(np.flatnonzero(rows)) for name, rows in banks.items()}
-    for distances in distances_to(data.test[chosen], none[0], vectors, none[1]):
+    for distances in distances_to(test, none[0], vectors, none[1]):
         for name, rows in columns.items():
             nearest = torch.from_numpy(distances)[:, rows].topk(K, dim=1, largest=False, sorted=False)
             scores[name].append(nearest.values.mean(dim=1).numpy())
