@@ -78,7 +78,9 @@ def judge(embedded: Embedded, store: Store, bank: GroupBank, grouping: Grouping,
     reasons = _reasons(bank, grouping, keys)
     scored = np.fromiter((reason is None for reason in reasons), bool, len(reasons))
     vectors = _pooled(embedded, store, bank, grouping, scored, config)
-    sizes = _effective(embedded, store, bank, grouping, scored, config)
+    sizes, near = grouping.members[scored].astype(np.float64), bank.record.near
+    if near is not None:
+        sizes = Distinct(embedded, store, grouping, scored, near, memory_gb=config.group_memory_gb).sizes[scored]
     neighbors = bank.search(vectors, keys[:, scored], memory_mb=config.search_memory_mb)
     distances = mean_distance(neighbors.distances)
     scores = bank.sizes.scores(distances, sizes)
@@ -113,20 +115,6 @@ def _reasons(bank: GroupBank, grouping: Grouping, keys: npt.NDArray[np.int64]) -
             reason = f"{left} normal groups are neither itself nor a copy of it, expected at least k = {record.k}"
         reasons.append(reason)
     return reasons
-
-
-def _effective(
-    embedded: Embedded,
-    store: Store,
-    bank: GroupBank,
-    grouping: Grouping,
-    scored: npt.NDArray[np.bool_],
-    config: GroupScoreConfig,
-) -> npt.NDArray[np.float64]:
-    if bank.record.near is None:
-        return grouping.members[scored].astype(np.float64)
-    found = Distinct(embedded, store, grouping, scored, bank.record.near, memory_gb=config.group_memory_gb)
-    return found.sizes[scored]
 
 
 def _places(scored: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
