@@ -4,8 +4,8 @@ What looks like no other image is dropped: its oddness (`dn2.scoring.oddness`) i
 all images are normal are not taken for anomalies.
 Kinds of images are never dropped unasked: a rare normal kind and a foreign one look the same. Once one is said
 to be foreign, images that are nearer to it than to all others go with it. And as there are anomalies then, more of them
-lie unfound among the others: what is in the fewest neighbourhoods goes too (`dn2.scoring.typicality`), twenty times as
-many images as were said to be foreign, but at most six tenths of all and of each kind.
+lie unfound among the others: of each kind what is in the fewest neighbourhoods goes too (`dn2.scoring.typicality`),
+twenty times the share that was said to be foreign, but at most three tenths.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dn2.scoring.units import places_of, units_of
 
 _ODD = 4.0  # spreads above the median
 _PLAIN = 0.005  # share of clean images that lie that far above it
-_PER_FOREIGN, _MOST_MARGIN, _MOST_OF_KIND = 20, 0.6, 0.6  # see above
+_PER_FOREIGN, _MOST_OF_KIND = 20, 0.3  # see above
 _COMPARED = 20_000  # images, at most, that are compared with each other to find near copies
 _ID = 6  # hex digits
 _TOLD = ("oddness", "kind", "foreign")  # of each image, see `Told`
@@ -82,8 +82,7 @@ def asked(images: Images, seen: Examined, config: CleanConfig) -> Judged:
     undecided = int((np.isin(found.kind, undecided_kinds) & ~found.foreign).sum())
     odd = int((~found.foreign & (found.oddness > _ODD)).sum())
     impure = int(found.foreign.sum()) + max(0, odd - round(_PLAIN * count))
-    settled = ~np.isin(kinds.of, [*foreign, *undecided_kinds])
-    low, high = interval(impure, undecided, round(float((kinds.crowded & settled).mean()) * count), count)
+    low, high = interval(impure, undecided, count)
     if config.contamination is None:
         _check_few(images, impure / count, config)
         contamination = impure / count
@@ -192,12 +191,12 @@ def _unfound(
 ) -> npt.NDArray[np.bool_]:
     """Return (U,) which units are in so few neighbourhoods that they go, once there are anomalies."""
     oddity = np.concatenate(list(oddities(images.blocks(), kinds.sample)))[np.unique(unit_of, return_index=True)[1]]
-    share = min(_MOST_MARGIN, _PER_FOREIGN * float(found.foreign.mean()))
-    gone: npt.NDArray[np.bool_] = oddity > np.quantile(oddity, 1 - share)
+    share = min(_MOST_OF_KIND, _PER_FOREIGN * float(found.foreign.mean()))
+    gone = np.zeros(len(oddity), bool)
     for kind in range(kinds.count):
-        mine = np.flatnonzero((found.kind == kind) & ~found.foreign)
-        most = 0 if kind in undecided else int(_MOST_OF_KIND * len(mine))
-        gone[mine[np.argsort(-oddity[mine], kind="stable")[most:]]] = False
+        if kind not in undecided:
+            mine = np.flatnonzero((found.kind == kind) & ~found.foreign)
+            gone[mine[np.argsort(-oddity[mine], kind="stable")[: int(share * len(mine))]]] = True
     return gone
 
 

@@ -47,5 +47,5 @@ def clusters_of(vectors: npt.NDArray[np.float16]) -> int | None:
     """
     own = np.arange(len(vectors), dtype=np.int64)[None]
     distances = np.concatenate(list(distances_to(vectors, own, vectors, own)))
-    sizes = np.bincount(kinds_of(vectors, distances, most=_MOST)[0])
+    sizes = np.bincount(kinds_of(vectors, distances, most=_MOST))
     return None if 2 * int(sizes.max()) > len(vectors) else len(sizes)

@@ -23,10 +23,8 @@ _PER_CELL, _CELLS, _ITERATIONS = 15, 60, 20
 
 def kinds_of(
     vectors: npt.NDArray[np.float16], distances: npt.NDArray[np.float32], *, most: int = MOST
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Return (S,) int64: the kind of each image, 0 that of the most images, and so on; and (S,) bool: see below.
-
-    Where there are too many kinds, some are joined that lie apart. The images of the smaller one of two are marked.
+) -> npt.NDArray[np.int64]:
+    """Return (S,) int64: the kind of each image, 0 that of the most images, and so on.
 
     Args:
         vectors: (S, D) float16, one image of each unit.
@@ -35,18 +33,15 @@ def kinds_of(
     """
     cells = _cells(vectors)
     joined = _Joined(distances, [np.flatnonzero(cells == cell) for cell in np.unique(cells)])
-    crowded = np.zeros(len(vectors), bool)
     while len(joined.members) > 1:
         one, other, closeness = joined.closest()
-        if closeness < _APART:
-            if len(joined.members) <= most:
-                break
-            crowded[min(joined.members[one], joined.members[other], key=len)] = True
+        if closeness < _APART and len(joined.members) <= most:
+            break
         joined.join(one, other)
     found = np.empty(len(vectors), np.int64)
     for kind, members in enumerate(sorted(joined.members, key=lambda rows: (-len(rows), rows[0]))):
         found[members] = kind
-    return found, crowded
+    return found
 
 
 def to_two_nearest(distances: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -44,12 +44,11 @@ class Kinds:
     Attributes:
         sample: one image of each unit.
         of: (S,) int64 kind of each of its images, 0 the largest.
-        crowded: (S,) bool, which of them are of a kind with others only because no more kinds are asked about.
     """
 
     def __init__(self, sample: Sample) -> None:
         self.sample = sample
-        self.of, self.crowded = kinds_of(sample.vectors, sample.distances)
+        self.of = kinds_of(sample.vectors, sample.distances)
         self._away = _logs(to_two_nearest(sample.distances))
         usual = [_usual(self._away[self.of == kind]) for kind in range(self.count)]
         self._median, self._spread = (np.array(column) for column in zip(*usual, strict=True))
