@@ -11,6 +11,7 @@ import numpy as np
 import dn2
 from dn2.config import EmbedConfig
 from dn2.evaluation.fashion import read_fashion, write_pictures
+from dn2.features.embed import embedder_id
 from dn2.store.schemas import EMBEDDINGS
 from dn2.store.tables import column_vectors, read_table
 
@@ -46,12 +47,23 @@ def load() -> Embeddings:
 
 
 def _embedded(part: str, images: np.ndarray) -> np.ndarray:
+    config = EmbedConfig(backbone="efficientnet_lite0", crop="center")
+    kept = FOLDER / f"{part}-{embedder_id(config)}.npy"  # a listing of 60,000 pictures takes ten seconds
+    if not kept.exists():
+        _keep(kept, part, images, config)
+    return np.load(kept)
+
+
+def _keep(kept: Path, part: str, images: np.ndarray, config: EmbedConfig) -> None:
     folder, store = FOLDER / part, FOLDER / "store"
     if not (folder / f"{len(images) - 1:05d}.png").exists():  # the last one
         write_pictures(folder, images)
-    done = dn2.embed(dn2.ingest(folder, store), store, config=EmbedConfig(backbone="efficientnet_lite0"))
+    done = dn2.embed(dn2.ingest(folder, store), store, config=config)
     if done.embedded != len(images):
         raise SystemExit(f"{FOLDER}: got {done.embedded} embeddings of {len(images)} pictures; remove it, begin again")
     tables = [read_table(dn2.Store.open(store), one.path, EMBEDDINGS, ["uri", "embedding"]) for one in done.shards]
     uris = [uri.rpartition("/")[2] for table in tables for uri in table["uri"].to_pylist()]
-    return np.concatenate([column_vectors(table["embedding"])[0] for table in tables])[np.argsort(uris)]
+    vectors = np.concatenate([column_vectors(table["embedding"])[0] for table in tables])[np.argsort(uris)]
+    written = kept.with_name(f"{kept.name}.{os.getpid()}.npy")
+    np.save(written, vectors)
+    written.replace(kept)
