@@ -1,4 +1,4 @@
-"""`make bench-truth`: all parts, or those that are named, one after the other."""
+"""`make bench-truth`: all parts, one after the other. Of parts that are named the figures are printed, and not kept."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ def main() -> None:
         mine, about[part] = import_module(f"benchmarks.truth.{part}").measure(FOLDER)
         figures |= mine
         print(f"{part}: {time.perf_counter() - began:.0f} s", flush=True)
-    write_results("truth", figures, about)
+    if sys.argv[1:]:
+        print(*(f"{name}: {value:.4g}" for name, value in figures.items()), sep="\n")
+    else:
+        write_results("truth", figures, about)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from the other training images of the class, and judged as `dn2.score` judges th
 * `drift_power`: the same, of 180 batches of which 30 % come from one other class, twice each of the nine;
 * `drift_on_anomalies`: the same, of 200 batches with 5 % anomalies, drawn evenly from all other classes.
 
-Beside them `drift_power_20` (20 % of one other class) and `drift_on_anomalies_20` (20 % anomalies of all classes).
+Beside them `drift_power_20` (20 % of one other class) and `drift_on_anomalies_20` (20 % anomalies of all classes), of
+half as many batches.
 """
 
 from __future__ import annotations
@@ -122,13 +123,13 @@ def batches(
     """Yield what each batch is, how many of its images are not normal, of which class, and its rows."""
     for number in range(STEADY):
         yield "steady", 0, None, pool[number * BATCH : (number + 1) * BATCH]
-    for odd in (10, 40):
-        for _ in range(ANOMALOUS):
+    for odd, count in ((10, ANOMALOUS), (40, ANOMALOUS // 2)):
+        for _ in range(count):
             normal = random.choice(pool, BATCH - odd, replace=False)
             yield "anomalies", odd, None, np.concatenate([normal, random.choice(others, odd, replace=False)])
-    for odd in (60, 40):
+    for odd, count in ((60, KINDS), (40, KINDS // 2)):
         for other in np.unique(labels[others]).tolist():
-            for _ in range(KINDS):
+            for _ in range(count):
                 kind = random.choice(np.flatnonzero(labels == other), odd, replace=False)
                 yield "kind", odd, other, np.concatenate([random.choice(pool, BATCH - odd, replace=False), kind])
 
