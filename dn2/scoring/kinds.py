@@ -45,7 +45,11 @@ def kinds_of(
 
 
 def to_two_nearest(distances: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return (Q, 2) float32: the two smallest of (Q, S) distances, ascending; infinite where there are fewer."""
+    """Return (Q, 2) float32: the two smallest of (Q, S) distances, ascending; infinite where there are fewer.
+
+    Args:
+        distances: (Q, S) float32; written to meanwhile, and as it was afterwards.
+    """
     if distances.shape[1] < 2:
         distances = np.pad(distances, ((0, 0), (0, 2 - distances.shape[1])), constant_values=np.inf)
     rows, nearest = np.arange(len(distances)), distances.argmin(axis=1)
