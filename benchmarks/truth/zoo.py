@@ -240,7 +240,9 @@ def split(name: str, seed: int) -> dict[str, Any]:
     groups = true if pattern.named else np.full(len(train), -1)
     vectors = train.astype(np.float16)
     units = units_of([vectors], contents, groups)
-    calibration, true_calibration = (_calibrated(vectors, one, contents) for one in (units, true))
+    calibration = true_calibration = _calibrated(vectors, units, contents)
+    if not _same(units, true):
+        true_calibration = _calibrated(vectors, true, contents)
     threshold, told = calibration.threshold(pattern.rate)
     clusters = clusters_of(vectors[np.unique(units, return_index=True)[1]]) if pattern.both_ways else None
     true_threshold, _ = true_calibration.threshold(pattern.rate)
@@ -261,6 +263,12 @@ def split(name: str, seed: int) -> dict[str, Any]:
         "power": float((odd_scores > threshold).mean()),
         "true_power": float((odd_scores > true_threshold).mean()),
     }
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Return whether (N,) int64 numbers of units tell the same units."""
+    pairs = np.unique(np.stack([one, other]), axis=1).shape[1]
+    return pairs == len(np.unique(one)) == len(np.unique(other))
 
 
 def _directions(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

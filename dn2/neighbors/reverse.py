@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from dn2.neighbors.products import Products, Rows, Visit
 
-_QUERIES = 1024  # per block
+_QUERIES = 1024  # per block of products
+_ROWS = 64  # of distances that are looked at together: they stay in the cache
 
 
 def distances_to(
@@ -51,11 +52,11 @@ def radii(distances: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.float32]
         k: below S. Where fewer others are left for a row, its ball holds all of them.
     """
     found = np.empty(len(distances), np.float32)
-    for low in range(0, len(distances), _QUERIES):
-        part = np.partition(distances[low : low + _QUERIES], (k - 1, k), axis=1)
+    for low in range(0, len(distances), _ROWS):
+        part = np.partition(distances[low : low + _ROWS], k, axis=1)
         last = np.where(np.isinf(part[:, :k]), -1, part[:, :k]).max(axis=1)
         following = np.where(np.isinf(part[:, k]), last + 1, part[:, k])
-        found[low : low + _QUERIES] = (last + following) / 2
+        found[low : low + _ROWS] = (last + following) / 2
     return found
 
 
@@ -70,6 +71,6 @@ def covered(
         weights: (S,) float32.
     """
     found = np.empty(len(distances), np.float32)
-    for low in range(0, len(distances), _QUERIES):
-        found[low : low + _QUERIES] = (distances[low : low + _QUERIES] <= radii).astype(np.float32) @ weights
+    for low in range(0, len(distances), _ROWS):
+        found[low : low + _ROWS] = (distances[low : low + _ROWS] <= radii).astype(np.float32) @ weights
     return found

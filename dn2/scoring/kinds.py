@@ -19,6 +19,7 @@ MOST = 10  # kinds: nobody answers more questions
 FEWEST = 4  # images of a kind: fewer are scattered
 _APART = 0.8  # kinds of one class of Fashion-MNIST are joined at 0.75 to 0.9, two classes at 0.35 to 0.7
 _PER_CELL, _CELLS, _ITERATIONS = 15, 60, 20
+_BLOCK = 64  # rows
 
 
 def kinds_of(
@@ -44,19 +45,24 @@ def kinds_of(
     return found
 
 
-def to_two_nearest(distances: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return (Q, 2) float32: the two smallest of (Q, S) distances, ascending; infinite where there are fewer.
+def to_two_nearest(
+    distances: npt.NDArray[np.float32], columns: npt.NDArray[np.int64] | None = None
+) -> npt.NDArray[np.float32]:
+    """Return (Q, 2) float32: the two smallest of each row, ascending; infinite where there are fewer.
 
     Args:
-        distances: (Q, S) float32; written to meanwhile, and as it was afterwards.
+        distances: (Q, S) float32.
+        columns: (M,) int64, which of them count; by default all.
     """
-    if distances.shape[1] < 2:
-        distances = np.pad(distances, ((0, 0), (0, 2 - distances.shape[1])), constant_values=np.inf)
-    rows, nearest = np.arange(len(distances)), distances.argmin(axis=1)
-    first = distances[rows, nearest]
-    distances[rows, nearest] = np.inf  # two passes are faster than a partition
-    found: npt.NDArray[np.float32] = np.stack([first, distances.min(axis=1)], axis=1)
-    distances[rows, nearest] = first
+    found = np.full((len(distances), 2), np.inf, np.float32)
+    for low in range(0, len(distances), _BLOCK):  # of few rows: they stay in the cache for both passes
+        part = distances[low : low + _BLOCK]
+        part = part.copy() if columns is None else part.take(columns, axis=1)
+        rows = np.arange(len(part))
+        for place in range(min(2, part.shape[1])):  # two passes are faster than a partition
+            nearest = part.argmin(axis=1)
+            found[low : low + _BLOCK, place] = part[rows, nearest]
+            part[rows, nearest] = np.inf
     return found
 
 
@@ -77,7 +83,7 @@ class _Joined:
 
     def __init__(self, distances: npt.NDArray[np.float32], members: Sequence[npt.NDArray[np.int64]]) -> None:
         self.members = list(members)
-        self._nearest = [to_two_nearest(distances[:, rows]) for rows in self.members]
+        self._nearest = [to_two_nearest(distances, rows) for rows in self.members]
         count = len(self.members)
         self._closeness = np.full((count, count), -np.inf)
         for one in range(count):

@@ -95,9 +95,8 @@ def _nearer(distances: npt.NDArray[np.float32], mine: npt.NDArray[np.bool_]) -> 
     """Return (Q,) which rows are nearer to two of the marked columns, (S,) bool, than to two others."""
     if not mine.any():
         return np.zeros(len(distances), bool)
-    found: npt.NDArray[np.bool_] = to_two_nearest(distances[:, mine]).sum(axis=1) < to_two_nearest(
-        distances[:, ~mine]
-    ).sum(axis=1)
+    to_mine = to_two_nearest(distances, np.flatnonzero(mine)).sum(axis=1)
+    found: npt.NDArray[np.bool_] = to_mine < to_two_nearest(distances, np.flatnonzero(~mine)).sum(axis=1)
     return found
 
 

@@ -74,7 +74,7 @@ class Sample:
         the share of impurities for which it is (a third); both were measured on classes 0 to 4 of Fashion-MNIST.
         """
         if share not in self._apart:
-            to_typical = to_two_nearest(self.distances[:, self.typical_half(share)]).mean(axis=1)
+            to_typical = to_two_nearest(self.distances, np.flatnonzero(self.typical_half(share))).mean(axis=1)
             apart = float((self._to_any < _APART * to_typical).mean())
             self._apart[share] = float(np.clip((apart - _PLAIN) / _SEEN, 0, 0.5))
         return self._apart[share]
