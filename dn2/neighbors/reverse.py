@@ -74,3 +74,24 @@ def covered(
     for low in range(0, len(distances), _ROWS):
         found[low : low + _ROWS] = (distances[low : low + _ROWS] <= radii).astype(np.float32) @ weights
     return found
+
+
+def to_two_nearest(
+    distances: npt.NDArray[np.float32], columns: npt.NDArray[np.int64] | None = None
+) -> npt.NDArray[np.float32]:
+    """Return (Q, 2) float32: the two smallest of each row, ascending; infinite where there are fewer.
+
+    Args:
+        distances: (Q, S) float32.
+        columns: (M,) int64, which of them count; by default all.
+    """
+    found = np.full((len(distances), 2), np.inf, np.float32)
+    for low in range(0, len(distances), _ROWS):
+        part = distances[low : low + _ROWS]
+        part = part.copy() if columns is None else part.take(columns, axis=1)
+        rows = np.arange(len(part))
+        for place in range(min(2, part.shape[1])):  # two passes are faster than a partition
+            nearest = part.argmin(axis=1)
+            found[low : low + _ROWS, place] = part[rows, nearest]
+            part[rows, nearest] = np.inf
+    return found

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dn2.neighbors.kmeans import centroids
+from dn2.neighbors.reverse import to_two_nearest
 
 MOST = 10  # kinds: nobody answers more questions
 FEWEST = 4  # images of a kind: fewer are scattered
 _APART = 0.8  # kinds of one class of Fashion-MNIST are joined at 0.75 to 0.9, two classes at 0.35 to 0.7
 _PER_CELL, _CELLS, _ITERATIONS = 15, 60, 20
-_BLOCK = 64  # rows
 
 
 def kinds_of(
@@ -42,27 +42,6 @@ def kinds_of(
     found = np.empty(len(vectors), np.int64)
     for kind, members in enumerate(sorted(joined.members, key=lambda rows: (-len(rows), rows[0]))):
         found[members] = kind
-    return found
-
-
-def to_two_nearest(
-    distances: npt.NDArray[np.float32], columns: npt.NDArray[np.int64] | None = None
-) -> npt.NDArray[np.float32]:
-    """Return (Q, 2) float32: the two smallest of each row, ascending; infinite where there are fewer.
-
-    Args:
-        distances: (Q, S) float32.
-        columns: (M,) int64, which of them count; by default all.
-    """
-    found = np.full((len(distances), 2), np.inf, np.float32)
-    for low in range(0, len(distances), _BLOCK):  # of few rows: they stay in the cache for both passes
-        part = distances[low : low + _BLOCK]
-        part = part.copy() if columns is None else part.take(columns, axis=1)
-        rows = np.arange(len(part))
-        for place in range(min(2, part.shape[1])):  # two passes are faster than a partition
-            nearest = part.argmin(axis=1)
-            found[low : low + _BLOCK, place] = part[rows, nearest]
-            part[rows, nearest] = np.inf
     return found
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dn2.neighbors.reverse import distances_to
-from dn2.scoring.kinds import kinds_of, to_two_nearest
+from dn2.neighbors.reverse import distances_to, to_two_nearest
+from dn2.scoring.kinds import kinds_of
 from dn2.scoring.typicality import Block, Sample
 
 _FEWEST = 12  # images of a kind that say what is usual in it

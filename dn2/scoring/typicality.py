@@ -19,8 +19,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from dn2.neighbors.reverse import covered, distances_to, radii
-from dn2.scoring.kinds import to_two_nearest
+from dn2.neighbors.reverse import covered, distances_to, radii, to_two_nearest
 
 Block = tuple[npt.NDArray[np.float16], npt.NDArray[np.int64]]  # (B, D) unit vectors, (M, B) keys
 

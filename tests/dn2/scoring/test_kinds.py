@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from dn2.neighbors.bank import prepared
+from dn2.neighbors.reverse import to_two_nearest
 from dn2.scoring.contamination import interval
-from dn2.scoring.kinds import MOST, kinds_of, to_two_nearest
+from dn2.scoring.kinds import MOST, kinds_of
 from dn2.scoring.typicality import Sample
 from tests.dn2.scoring.synthetic import mode
 
@@ -47,6 +48,7 @@ def test_two_nearest_are_ascending_and_missing_ones_infinitely_far():
     distances = np.array([[3, 1, 2], [np.inf, 5, 4]], np.float32)
     np.testing.assert_array_equal(to_two_nearest(distances), [[1, 2], [4, 5]])
     np.testing.assert_array_equal(to_two_nearest(distances[:, :1]), [[3, np.inf], [np.inf, np.inf]])
+    np.testing.assert_array_equal(to_two_nearest(distances, np.array([2, 0])), [[2, 3], [4, np.inf]])
 
 
 def test_interval_holds_the_share_and_grows_with_what_is_not_known():
